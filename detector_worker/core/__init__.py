@@ -1,0 +1,1 @@
+"""Configuration, container, state holders, exceptions, entities, wire messages, address guard, clock."""

@@ -1,0 +1,89 @@
+"""One picture of one camera, kept as it was decoded until somebody needs it otherwise."""
+
+import threading
+from typing import cast
+
+import av
+import cv2
+import numpy as np
+from av.video.reformatter import VideoReformatter
+from numpy.typing import NDArray
+
+__all__ = ["Frame", "FrameScaler"]
+
+Region = tuple[int, int, int, int]
+"""x1, y1, x2, y2 in pixels of the full frame."""
+
+
+class FrameScaler:
+    """swscale with its state, kept from frame to frame. One per thread: it is not thread-safe."""
+
+    def __init__(self) -> None:
+        self._reformatter = VideoReformatter()
+
+    def to_bgr(self, picture: av.VideoFrame, wh: tuple[int, int]) -> NDArray[np.uint8]:
+        """Convert and resize in one step; returns (H, W, 3) uint8 BGR."""
+        width, height = wh
+        scaled = self._reformatter.reformat(picture, width, height, "bgr24", interpolation="BILINEAR")
+        return cast("NDArray[np.uint8]", scaled.to_ndarray())
+
+
+class Frame:
+    """One picture of one camera with its times. Immutable but for the lazily made BGR picture; thread-safe."""
+
+    __slots__ = ("_bgr", "_lock", "_picture", "camera_id", "captured_at", "frame_id", "time_s")
+
+    def __init__(
+        self,
+        picture: av.VideoFrame | NDArray[np.uint8],
+        *,
+        camera_id: str,
+        frame_id: int,
+        time_s: float,
+        captured_at: float,
+    ) -> None:
+        """Wrap a picture.
+
+        Args:
+            picture: As decoded (any pixel format of FFmpeg), or BGR, shape (H, W, 3), uint8.
+            camera_id: Which camera.
+            frame_id: Counts the camera's delivered frames.
+            time_s: Seconds of the lane's clock: monotonic for cameras, media time for files.
+            captured_at: Seconds since 1970, UTC.
+        """
+        self._picture = picture
+        self._bgr = picture if isinstance(picture, np.ndarray) else None
+        self._lock = threading.Lock()
+        self.camera_id = camera_id
+        self.frame_id = frame_id
+        self.time_s = time_s
+        self.captured_at = captured_at
+
+    @property
+    def wh(self) -> tuple[int, int]:
+        """Width and height, pixels."""
+        if isinstance(self._picture, np.ndarray):
+            return self._picture.shape[1], self._picture.shape[0]
+        return self._picture.width, self._picture.height
+
+    def bgr(self) -> NDArray[np.uint8]:
+        """Return the whole picture, shape (H, W, 3), uint8 BGR; made at the first call. Do not write to it."""
+        with self._lock:
+            if self._bgr is None:
+                self._bgr = FrameScaler().to_bgr(cast("av.VideoFrame", self._picture), self.wh)
+            return self._bgr
+
+    def crop(self, region: Region) -> NDArray[np.uint8]:
+        """Return a view of a region, clipped to the frame; shape (H, W, 3), uint8 BGR, H or W may be 0."""
+        x1, y1, x2, y2 = region
+        return self.bgr()[max(0, y1) : max(0, y2), max(0, x1) : max(0, x2)]
+
+    def resized(self, wh: tuple[int, int], scaler: FrameScaler, *, region: Region | None = None) -> NDArray[np.uint8]:
+        """Return the picture, or a region of it, in another size: shape (H, W, 3), uint8 BGR.
+
+        The whole picture goes straight from YUV to the wanted size, without a full BGR picture between.
+        """
+        if region is None and isinstance(self._picture, av.VideoFrame):
+            return scaler.to_bgr(self._picture, wh)
+        source = self.bgr() if region is None else self.crop(region)
+        return cast("NDArray[np.uint8]", cv2.resize(source, wh, interpolation=cv2.INTER_LINEAR))

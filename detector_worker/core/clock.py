@@ -6,9 +6,10 @@ file source can be its own master of time.
 
 import random
 import time
+from datetime import UTC, datetime
 from typing import Protocol
 
-__all__ = ["Backoff", "Clock", "SystemClock"]
+__all__ = ["Backoff", "Clock", "SystemClock", "rfc3339"]
 
 
 class Clock(Protocol):
@@ -31,6 +32,11 @@ class SystemClock:
 
     def utc_s(self) -> float:
         return time.time()
+
+
+def rfc3339(utc_s: float) -> str:
+    """Write a time as people, records and the wire read it: UTC, milliseconds, such as 2026-01-31T09:26:53.589Z."""
+    return datetime.fromtimestamp(utc_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 class Backoff:

@@ -59,6 +59,18 @@ class Frame:
         self.time_s = time_s
         self.captured_at = captured_at
 
+    def seen_as(self, camera_id: str) -> "Frame":
+        """Return this picture under another camera's name: two cameras may share one address."""
+        if camera_id == self.camera_id:
+            return self
+        return Frame(
+            self._picture,
+            camera_id=camera_id,
+            frame_id=self.frame_id,
+            time_s=self.time_s,
+            captured_at=self.captured_at,
+        )
+
     @property
     def wh(self) -> tuple[int, int]:
         """Width and height, pixels."""

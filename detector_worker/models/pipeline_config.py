@@ -32,6 +32,7 @@ OutputLayout = Literal[
 ]
 ClassName = Annotated[str, Field(min_length=1, max_length=200)]
 Probability = Annotated[float, Field(ge=0, le=1)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _MAX_SECONDS: Final = 86_400 * 365
 
@@ -54,9 +55,9 @@ class InputConfig(_Settings):
     """How a picture becomes a model's input; None: the default of the output layout."""
 
     color: Literal["rgb", "bgr"] | None = None
-    scale: float | None = None
-    mean: tuple[float, float, float] | None = None
-    std: tuple[float, float, float] | None = None
+    scale: Positive | None = None
+    mean: tuple[Finite, Finite, Finite] | None = None
+    std: tuple[Positive, Positive, Positive] | None = None
     letterbox: Literal["center", "topLeft", "none"] | None = None
     pad_value: Annotated[int, Field(ge=0, le=255)] | None = None
 

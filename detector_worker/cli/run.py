@@ -1,0 +1,146 @@
+"""``detector-worker run``: the worker's whole job on one file."""
+
+import asyncio
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Annotated, Any
+
+import orjson
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from detector_worker.app import storage_for
+from detector_worker.cli.annotation import Annotator
+from detector_worker.core.config import Configuration
+from detector_worker.core.entities import Visit
+from detector_worker.engine.engine import LaneResult
+from detector_worker.engine.file_run import FileRun, analyse_file
+from detector_worker.engine.lane import Analysed
+from detector_worker.storage.durable_storage import DurableStorage
+from detector_worker.streams.file_reader import count_frames
+from detector_worker.utils.logging import setup_logging
+
+__all__ = ["run"]
+
+
+def run(
+    video: Annotated[Path, typer.Argument(help="Any file that FFmpeg reads.", exists=True, dir_okay=False)],
+    mpta: Annotated[str, typer.Option(help="The pipeline archive: a path or an address.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else.")] = False,
+    annotate: Annotated[Path | None, typer.Option(help="Write the analysed frames with their visits.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Keep records and pictures there.")] = None,
+) -> None:
+    """Analyse a video file as a camera would be, every frame, as fast as it goes.
+
+    Records go to PostgreSQL and pictures to Redis, as with cameras; without --data-dir into a folder that is
+    removed afterwards.
+
+    Example: detector-worker run gate.mp4 --mpta cars.mpta --annotate seen.mp4
+    """
+    with nullcontext(data_dir) if data_dir else _temporary_folder() as folder:
+        configuration = Configuration.load(overrides={"server": {"data_dir": str(folder)}})
+        setup_logging("WARNING")
+        outcome = asyncio.run(_run(video, mpta, configuration, annotate, quiet=as_json))
+    if as_json:
+        typer.echo(orjson.dumps(_as_json(outcome)))
+    else:
+        _print(outcome)
+
+
+async def _run(video: Path, mpta: str, configuration: Configuration, annotate: Path | None, *, quiet: bool) -> FileRun:
+    async with _storage(configuration) as storage:
+        with _progress(video, quiet=quiet) as advance, Annotator.writing_to(annotate) as annotator:
+
+            def on_analysed(analysed: Analysed) -> None:
+                advance(analysed.frame.frame_id)
+                annotator.draw(analysed)
+
+            return await analyse_file(
+                video,
+                mpta,
+                configuration=configuration,
+                outbox=storage.spool,
+                threads=configuration.engine.analysis_threads or os.cpu_count() or 1,
+                on_analysed=on_analysed,
+                on_result=annotator.note_result,
+            )
+
+
+@asynccontextmanager
+async def _storage(configuration: Configuration) -> AsyncIterator[DurableStorage]:
+    storage = storage_for(configuration, notify_server=lambda _: None, notify_sink=lambda _: None)
+    await storage.start()
+    try:
+        yield storage
+    finally:
+        left = await storage.stop()
+        if left:
+            typer.echo(f"{left} entries remain in the spool; the next start with this folder delivers them.", err=True)
+
+
+@contextmanager
+def _temporary_folder() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="detector-worker-"))
+    folder.chmod(0o711)  # as root, the servers run as another account and must find their way
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _progress(video: Path, *, quiet: bool) -> "Iterator[Any]":
+    columns = (TextColumn(video.name), BarColumn(), MofNCompleteColumn(), TextColumn("frames"), TimeRemainingColumn())
+    with Progress(*columns, console=Console(file=sys.stderr), disable=quiet) as progress:
+        task = progress.add_task("frames", total=count_frames(video))
+        yield lambda frame_id: progress.update(task, completed=frame_id)
+
+
+def _as_json(outcome: FileRun) -> dict[str, Any]:
+    return {
+        "visits": [_visit_as_json(visit, outcome.results.get(visit.record_id)) for visit in _in_order(outcome)],
+        "frames": outcome.frames,
+        "analysed": outcome.analysed,
+        "seconds": round(outcome.seconds, 3),
+        "frames_per_s": round(outcome.frames / outcome.seconds, 2) if outcome.seconds else None,
+    }
+
+
+def _visit_as_json(visit: Visit, result: LaneResult | None) -> dict[str, Any]:
+    box = visit.bounding_box
+    return {
+        "record_id": visit.record_id,
+        "class_name": visit.class_name,
+        "first_s": round(visit.first_s, 3),
+        "last_s": round(visit.last_s, 3),
+        "xyxy": [round(side, 1) for side in (box.x1, box.y1, box.x2, box.y2)],
+        "fields": result.fields if result else {},
+        "branches": result.branches if result else {},
+        "status": result.status if result else "failed",
+    }
+
+
+def _in_order(outcome: FileRun) -> list[Visit]:
+    return sorted(outcome.visits.values(), key=lambda visit: (visit.first_s, visit.record_id))
+
+
+def _print(outcome: FileRun) -> None:
+    table = Table("from", "to", "object", "branches", "status", title=f"{len(outcome.visits)} visits")
+    for visit in _in_order(outcome):
+        result = outcome.results.get(visit.record_id)
+        branches = result.branches if result else {}
+        labels = ", ".join(
+            str(value) for one in branches.values() for key, value in one.items() if key not in {"confidence", "type"}
+        )
+        status = result.status if result else "failed"
+        table.add_row(f"{visit.first_s:.1f} s", f"{visit.last_s:.1f} s", visit.class_name, labels, status)
+    Console().print(table)
+    rate = outcome.frames / outcome.seconds if outcome.seconds else 0.0
+    typer.echo(f"{outcome.frames} frames ({outcome.analysed} analysed) in {outcome.seconds:.1f} s: {rate:.1f} frames/s")

@@ -1,0 +1,189 @@
+"""What clients are told: the engine's results and the read model, in the protocol's words."""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from detector_worker import __version__
+from detector_worker.core.entities import DetectionResult, StreamStatus
+from detector_worker.core.singleton_managers import (
+    CacheStateManager,
+    CameraConnection,
+    CameraStateManager,
+    ModelStateManager,
+    PipelineStateManager,
+    ServiceStateManager,
+)
+from detector_worker.core.wire_messages import (
+    BoundingBoxReport,
+    CameraConnectionReport,
+    DetectionReport,
+    Event,
+    ImageDetectionPayload,
+    ModelInfo,
+    QueueReport,
+    StateModelReport,
+    StateReportPayload,
+    StreamStatusPayload,
+)
+from detector_worker.engine.engine import LaneResult
+from detector_worker.utils.monitoring import SystemMonitor
+
+__all__ = ["GROUP_SERVICE", "HealthStatus", "StateReporter", "image_detection", "stream_status"]
+
+HealthStatus = Literal["ok", "degraded", "starting", "failed"]
+GROUP_SERVICE = "group-"
+"""How the names of those services begin that analyse cameras."""
+
+
+def image_detection(result: LaneResult, *, sequence: int | None) -> Event:
+    """Make the message of an analysed frame or a finished run."""
+    payload = ImageDetectionPayload(
+        subscription_id=result.subscription_id,
+        camera_id=result.camera_id,
+        sequence=sequence,
+        timestamp=_rfc3339(result.captured_at),
+        frame_id=result.frame_id,
+        record_id=result.record_id,
+        session_id=result.session_id,
+        detections=tuple(_detection(one) for one in result.detections),
+        branches={name: dict(values) for name, values in result.branches.items()},
+        fields=dict(result.fields),
+        status=result.status,
+        final=result.final,
+        model_info=ModelInfo(model_id=result.model_id, model_name=result.model_name, pipeline_id=result.pipeline_id),
+    )
+    return Event(type="imageDetection", payload=payload)
+
+
+def stream_status(subscription_id: str, status: StreamStatus) -> Event:
+    """Make the message of a change of a camera's connection."""
+    payload = StreamStatusPayload(
+        subscription_id=subscription_id,
+        camera_id=status.camera_id,
+        state=status.state.value,
+        error_class=status.error_class,
+        attempt=status.attempt,
+        retry_in_seconds=None if status.retry_in_s is None else round(status.retry_in_s, 3),
+        reason=status.reason,
+    )
+    return Event(type="streamStatus", payload=payload)
+
+
+class StateReporter:
+    """Reads the state holders for state reports and `/health`. Lives on the event loop."""
+
+    def __init__(
+        self,
+        *,
+        cameras: CameraStateManager,
+        models: ModelStateManager,
+        queues: CacheStateManager,
+        runs: PipelineStateManager,
+        services: ServiceStateManager,
+        monitor: SystemMonitor,
+        count_clients: Callable[[], int],
+    ) -> None:
+        self._cameras, self._models, self._queues, self._runs = cameras, models, queues, runs
+        self._services, self._monitor, self._count_clients = services, monitor, count_clients
+        self._started_s = time.monotonic()
+        self._system: Mapping[str, Any] = {}
+        self._gpu: tuple[float, float] | None = None
+
+    async def refresh(self) -> None:
+        """Sample the machine, in a thread: reading its figures may block."""
+        self._system = await asyncio.to_thread(self._monitor.get_system_metrics)
+        self._gpu = await asyncio.to_thread(self._monitor.get_gpu_metrics)
+
+    def collect_system_state(self) -> StateReportPayload:
+        """Return the state as it is now; the machine's figures as they were at the last `refresh`."""
+        queues = self._queues.snapshot().values()
+        return StateReportPayload(
+            version=__version__,
+            uptime_seconds=round(time.monotonic() - self._started_s, 3),
+            cpu_usage=self._system.get("cpu_percent", 0.0),
+            memory_usage=self._system.get("memory_percent", 0.0),
+            gpu_usage=self._gpu[0] if self._gpu else None,
+            gpu_memory_usage=self._gpu[1] if self._gpu else None,
+            camera_connections=tuple(_camera(one) for one in self._cameras.snapshot().values()),
+            models=tuple(
+                StateModelReport(model_id=name, memory_bytes=model.memory_bytes)
+                for name, model in self._models.snapshot().items()
+                if model.state == "ready"
+            ),
+            queues=QueueReport(
+                records=sum(queue.records for queue in queues),
+                images=sum(queue.images for queue in queues),
+                dead_letters=sum(queue.dead_letters for queue in queues),
+            ),
+            clients=self._count_clients(),
+        )
+
+    def health_status(self) -> HealthStatus:
+        """Return the one word: `starting` and `failed` mean that no camera is analysed."""
+        services = self._services.snapshot()
+        groups = [service for name, service in services.items() if name.startswith(GROUP_SERVICE)]
+        if not any(group.state == "ok" for group in groups):
+            return "failed" if any(group.state == "down" for group in groups) else "starting"
+        all_ok = all(service.state == "ok" for service in services.values())
+        return "ok" if all_ok and all(queue.ok for queue in self._queues.snapshot().values()) else "degraded"
+
+    def health(self) -> dict[str, Any]:
+        """Return every component's state."""
+        return {
+            "status": self.health_status(),
+            "version": __version__,
+            "components": _plain(self._services.snapshot(), ("state", "detail", "pid")),
+            "queues": _plain(self._queues.snapshot(), ("ok", "reason", "records", "images", "dead_letters")),
+            "models": _plain(self._models.snapshot(), ("state", "detail", "memory_bytes")),
+            "cameras": _plain(
+                self._cameras.snapshot(), ("camera_id", "state", "group", "fps_in", "fps_analysed", "errors")
+            ),
+            "pipelines": _plain(self._runs.snapshot(), ("running", "completed", "partial", "failed")),
+            "clients": self._count_clients(),
+        }
+
+
+def _plain(values: Mapping[str, object], names: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    return {key: {name: getattr(value, name) for name in names} for key, value in values.items()}
+
+
+def _camera(connection: CameraConnection) -> CameraConnectionReport:
+    crop = connection.crop or (None, None, None, None)
+    return CameraConnectionReport(
+        subscription_identifier=connection.subscription_id,
+        model_id=connection.model_id,
+        model_name=connection.model_name,
+        crop_x1=crop[0],
+        crop_y1=crop[1],
+        crop_x2=crop[2],
+        crop_y2=crop[3],
+        url=connection.url,
+        state=connection.state,
+        fps_in=round(connection.fps_in, 2),
+        fps_analysed=round(connection.fps_analysed, 2),
+        fps_dropped=round(connection.fps_dropped, 2),
+        latency_p50_ms=connection.latency_p50_ms,
+        latency_p95_ms=connection.latency_p95_ms,
+        errors=connection.errors,
+        reconnects=connection.reconnects,
+        group=connection.group,
+    )
+
+
+def _detection(detection: DetectionResult) -> DetectionReport:
+    box = detection.bounding_box
+    return DetectionReport(
+        class_name=detection.class_name,
+        confidence=round(detection.confidence, 4),
+        track_id=detection.track_id,
+        bounding_box=BoundingBoxReport(
+            x1=round(box.x1, 1), y1=round(box.y1, 1), x2=round(box.x2, 1), y2=round(box.y2, 1)
+        ),
+    )
+
+
+def _rfc3339(utc_s: float) -> str:
+    return datetime.fromtimestamp(utc_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,183 @@
+"""Every setting there is, one model a section: names, types, bounds and defaults.
+
+Only settings that something reads have a place here. `core.config` fills these models; whoever needs a
+value is handed the value, never the section.
+"""
+
+import json
+from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+
+__all__ = [
+    "AccessSettings",
+    "DatabaseSettings",
+    "EngineSettings",
+    "LoggingSettings",
+    "ModelsSettings",
+    "PipelinesSettings",
+    "RedisSettings",
+    "ServerSettings",
+    "ServicesSettings",
+    "SessionsSettings",
+    "SpoolSettings",
+    "StreamsSettings",
+]
+
+
+def _as_list(value: Any) -> Any:
+    """An environment variable holds a list as JSON, or as words between commas."""
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("["):
+        return json.loads(value)
+    return [word.strip() for word in value.split(",") if word.strip()]
+
+
+def _redis_url(value: SecretStr) -> SecretStr:
+    if not value.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
+        raise ValueError("write it as redis://, rediss:// or unix://")
+    return value
+
+
+Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], BeforeValidator(_as_list)]
+Folder = Annotated[Path, AfterValidator(Path.expanduser)]
+Folders = Annotated[tuple[Folder, ...], BeforeValidator(_as_list)]
+Origin = Annotated[str, Field(pattern=r"^https?://[^/\s]+$")]
+Origins = Annotated[tuple[Origin, ...], BeforeValidator(_as_list)]
+Token = Annotated[SecretStr, Field(min_length=1, max_length=512)]
+Tokens = Annotated[tuple[Token, ...], BeforeValidator(_as_list)]
+Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
+Port = Annotated[int, Field(ge=0, le=65_535)]
+MIB = 1024 * 1024
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class ServerSettings(_Section):
+    """Where clients connect, and where everything lies."""
+
+    host: Annotated[str, Field(min_length=1, max_length=255)] = "127.0.0.1"
+    port: Port | None = None
+    """None: the environment's own, 8000 in prod, else 8001. 0: any free port."""
+    data_dir: Folder = Path("data")
+    heartbeat_interval: Annotated[float, Field(ge=0.1, le=3600)] = 5.0
+    """Seconds between two state reports to every client."""
+
+
+class StreamsSettings(_Section):
+    """Cameras."""
+
+    target_fps: Annotated[float, Field(gt=0, le=240)] = 5.0
+    """Frames analysed per second and camera, at most, where neither client nor pipeline says."""
+    reconnect_interval: Annotated[float, Field(ge=0.05, le=60)] = 5.0
+    """Seconds before the first retry; doubled for each further one."""
+    max_retries: Annotated[int, Field(ge=-1)] = -1
+    """-1: for ever."""
+    transport: Literal["tcp", "udp"] | None = None
+    """None: TCP first, UDP where the camera refuses it."""
+    allowed_networks: Networks = ()
+    """Where cameras may be; empty: anywhere but link-local, multicast and metadata addresses."""
+    subscription_grace_seconds: Annotated[float, Field(ge=0, le=86_400 * 365)] = 60.0
+    """How long a subscription outlives its last client; 0: for ever."""
+
+
+class ModelsSettings(_Section):
+    """Inference."""
+
+    memory_budget_mb: Annotated[int, Field(ge=16)] = 4096
+    """What loaded models of one group may take, MiB."""
+    precision: Literal["f32"] = "f32"
+
+
+class PipelinesSettings(_Section):
+    """Archives."""
+
+    allowed_paths: Folders = ()
+    """Folders from which archives may be loaded; while there are no tokens, empty means: any."""
+    allowed_networks: Networks = ()
+    """From where archives may be downloaded; as in ``streams``."""
+    max_archive_bytes: Annotated[int, Field(ge=1024)] = 1024 * MIB
+    download_timeout_seconds: Seconds = 120.0
+
+
+class DatabaseSettings(_Section):
+    """PostgreSQL; host None: the worker's own."""
+
+    host: Annotated[str, Field(min_length=1)] | None = None
+    port: Annotated[int, Field(ge=1, le=65_535)] = 5432
+    database: Annotated[str, Field(min_length=1, max_length=63)] = "detector_worker"
+    user: Annotated[str, Field(min_length=1, max_length=63)] = "detector_worker"
+    password: SecretStr | None = None
+    connection_pool_size: Annotated[int, Field(ge=1, le=100)] = 8
+    auto_migrate: bool = True
+    """Whether the worker may add its own schema, and the tables and columns that archives declare."""
+
+
+class RedisSettings(_Section):
+    """Redis or Valkey; url None: the worker's own."""
+
+    url: Annotated[SecretStr, AfterValidator(_redis_url)] | None = None
+    """``redis://``, ``rediss://`` or ``unix://``, credentials included."""
+
+
+class ServicesSettings(_Section):
+    """Servers of the worker's own."""
+
+    embedded: bool | None = None
+    """Whether they may be started where an address is missing; None: only in dev."""
+
+
+class EngineSettings(_Section):
+    """Processes and threads."""
+
+    groups: Annotated[int, Field(ge=1, le=256)] | None = None
+    """Child processes that analyse; None: one per 8 cores."""
+    analysis_threads: Annotated[int, Field(ge=1, le=256)] | None = None
+    """Of each group; None: its share of the cores."""
+    max_concurrent_runs: Annotated[int, Field(ge=1, le=10_000)] = 32
+    """Pipeline runs under way at once in one group."""
+
+
+class SpoolSettings(_Section):
+    """The durable queue."""
+
+    drain_seconds: Annotated[float, Field(ge=0, le=8)] = 5.0
+    """How long a stop may go on delivering; a stop as a whole takes at most 10 s."""
+
+
+class SessionsSettings(_Section):
+    """The session cache."""
+
+    max_entries: Annotated[int, Field(ge=1)] = 10_000
+    max_memory_mb: Annotated[int, Field(ge=1)] = 64
+    ttl_seconds: Seconds = 3600.0
+
+
+class AccessSettings(_Section):
+    """Who may connect, and how much of it."""
+
+    tokens: Tokens = ()
+    origins: Origins = ()
+    """Origins of foreign pages that may connect, such as ``https://desk.example``; the worker's own always may."""
+    allow_anonymous_network: bool = False
+    """Listen beyond this machine without tokens."""
+    max_connections: Annotated[int, Field(ge=1, le=100_000)] = 1000
+    max_messages_per_second: Annotated[float, Field(gt=0, le=100_000)] = 50.0
+    """Of one connection, on the average; bursts of twice as many pass."""
+    max_subscriptions: Annotated[int, Field(ge=1, le=100_000)] = 256
+    """Of one connection."""
+
+
+class LoggingSettings(_Section):
+    """What is logged, and how."""
+
+    level: Annotated[
+        Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"],
+        BeforeValidator(lambda value: value.upper() if isinstance(value, str) else value),
+    ] = "INFO"
+    json_lines: bool = False

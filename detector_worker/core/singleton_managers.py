@@ -1,0 +1,171 @@
+"""The read model: what the worker knows of itself, for `/health`, state reports and whoever else asks.
+
+Owners report here; nobody decides anything by what is written here. One holder, seven small ones of it.
+"""
+
+import threading
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
+from typing import Generic, Literal, TypeVar
+
+from detector_worker.core.entities import StreamStatus
+
+__all__ = [
+    "CacheStateManager",
+    "CameraConnection",
+    "CameraStateManager",
+    "ModelState",
+    "ModelStateManager",
+    "PipelineRuns",
+    "PipelineStateManager",
+    "QueueState",
+    "ServiceState",
+    "ServiceStateManager",
+    "SessionStateManager",
+    "StateHolder",
+    "StreamStateManager",
+]
+
+Key = TypeVar("Key", bound=Hashable)
+Value = TypeVar("Value")
+
+
+class StateHolder(Generic[Key, Value]):
+    """Values by key. Thread-safe; values are immutable, so a snapshot stays what it was."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._values: dict[Key, Value] = {}
+        self._callbacks: tuple[Callable[[Key, Value | None], None], ...] = ()
+
+    def set(self, key: Key, value: Value) -> None:
+        """Put a value; subscribers are told, in the caller's thread, where it differs from the old one."""
+        with self._lock:
+            changed = key not in self._values or self._values[key] != value
+            self._values[key] = value
+            callbacks = self._callbacks
+        if changed:
+            for callback in callbacks:
+                callback(key, value)
+
+    def remove(self, key: Key) -> None:
+        """Forget a key; subscribers are told None. Unknown keys are none of anybody's business."""
+        with self._lock:
+            known = self._values.pop(key, None) is not None
+            callbacks = self._callbacks
+        if known:
+            for callback in callbacks:
+                callback(key, None)
+
+    def get(self, key: Key) -> Value | None:
+        """Return the value, or None."""
+        with self._lock:
+            return self._values.get(key)
+
+    def snapshot(self) -> Mapping[Key, Value]:
+        """Return all values as they are now."""
+        with self._lock:
+            return dict(self._values)
+
+    def subscribe(self, callback: Callable[[Key, Value | None], None]) -> Callable[[], None]:
+        """Have changes told to ``callback``, which must be quick and raise nothing; returns how to end that."""
+        with self._lock:
+            self._callbacks = (*self._callbacks, callback)
+
+        def unsubscribe() -> None:
+            with self._lock:
+                self._callbacks = tuple(one for one in self._callbacks if one is not callback)
+
+        return unsubscribe
+
+
+@dataclass(frozen=True, slots=True)
+class CameraConnection:
+    """One subscription's camera at work; the fields are those of stateReport."""
+
+    subscription_id: str
+    camera_id: str
+    url: str
+    """As it may be shown: without credentials."""
+    state: str
+    model_id: str | int | None = None
+    model_name: str | None = None
+    crop: tuple[int, int, int, int] | None = None
+    """x1, y1, x2, y2, pixels of the full frame."""
+    fps_in: float = 0.0
+    fps_analysed: float = 0.0
+    fps_dropped: float = 0.0
+    latency_p50_ms: float | None = None
+    """From capture to result."""
+    latency_p95_ms: float | None = None
+    errors: int = 0
+    reconnects: int = 0
+    group: str | None = None
+    """The process that analyses it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelState:
+    """One model of one archive."""
+
+    state: Literal["loading", "ready", "failed"]
+    memory_bytes: int = 0
+    detail: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class QueueState:
+    """What one sink has before it."""
+
+    ok: bool
+    records: int = 0
+    images: int = 0
+    dead_letters: int = 0
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineRuns:
+    """Runs of one subscription's pipeline since the start."""
+
+    running: int = 0
+    completed: int = 0
+    partial: int = 0
+    failed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceState:
+    """One part of the worker: a group, an embedded server, the spool."""
+
+    state: Literal["ok", "starting", "down"]
+    detail: str | None = None
+    pid: int | None = None
+
+
+class StreamStateManager(StateHolder[str, StreamStatus]):
+    """Camera connections, by camera id."""
+
+
+class CameraStateManager(StateHolder[str, CameraConnection]):
+    """Cameras at work, by subscription id."""
+
+
+class ModelStateManager(StateHolder[str, ModelState]):
+    """Models, by model id."""
+
+
+class SessionStateManager(StateHolder[str, str | int | float]):
+    """The session of each display, by display id."""
+
+
+class CacheStateManager(StateHolder[str, QueueState]):
+    """What waits in the spool, by sink."""
+
+
+class PipelineStateManager(StateHolder[str, PipelineRuns]):
+    """Pipeline runs, by subscription id."""
+
+
+class ServiceStateManager(StateHolder[str, ServiceState]):
+    """The worker's own processes and parts, by name."""

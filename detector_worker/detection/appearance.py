@@ -1,0 +1,55 @@
+"""What an object looks like, in a few numbers: they tell a red car from a white one, not two white ones."""
+
+from typing import Final, cast
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["describe", "likeness"]
+
+Histogram = NDArray[np.float32]
+
+_SAMPLE_WH: Final = (32, 32)
+_CENTRAL: Final = slice(4, 28)
+"""The middle of a box is the object; its rim is the street."""
+_HUES: Final = 12
+_GREYS: Final = 6
+_COLOURFUL: Final = 60
+"""Saturation, of 255, from which a pixel's hue means something."""
+
+
+def describe(crop: NDArray[np.uint8]) -> Histogram | None:
+    """Count the colours of a crop.
+
+    Args:
+        crop: Shape (H, W, 3), uint8 BGR.
+
+    Returns:
+        Shares of the colourful pixels by hue and of the others by brightness, shape (18,), float32, sum 1; None for
+        an empty crop.
+    """
+    if not crop.size:
+        return None
+    sample = cv2.resize(crop, _SAMPLE_WH, interpolation=cv2.INTER_AREA)[_CENTRAL, _CENTRAL]
+    hue, saturation, value = cv2.split(cv2.cvtColor(sample, cv2.COLOR_BGR2HSV))
+    # A dark pixel's hue is noise whatever its saturation.
+    colourful = (saturation >= _COLOURFUL) & (value >= _COLOURFUL)
+    by_hue = np.bincount(hue[colourful].astype(np.intp) * _HUES // 180, minlength=_HUES)
+    by_value = np.bincount(value[~colourful].astype(np.intp) * _GREYS // 256, minlength=_GREYS)
+    counts = np.concatenate((by_hue, by_value)).astype(np.float32)
+    return cast("Histogram", counts / counts.sum())
+
+
+def likeness(first: Histogram, second: Histogram) -> float:
+    """Return how alike two descriptions are, 0 to 1: the Bhattacharyya coefficient of their smoothed counts."""
+    return float(np.sqrt(_smoothed(first) * _smoothed(second)).sum())
+
+
+def _smoothed(histogram: Histogram) -> Histogram:
+    """Spread each count over its neighbours, so that a slight change of light moves nothing far; hues are a ring."""
+    hues, greys = histogram[:_HUES], np.pad(histogram[_HUES:], 1, mode="edge")
+    ring = hues * 0.5 + np.roll(hues, 1) * 0.25 + np.roll(hues, -1) * 0.25
+    line = greys[1:-1] * 0.5 + greys[:-2] * 0.25 + greys[2:] * 0.25
+    spread = np.concatenate((ring, line))
+    return cast("Histogram", spread / spread.sum())

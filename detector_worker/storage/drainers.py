@@ -1,0 +1,193 @@
+"""Carries what the spool holds to the sinks: one task each, so that no sink waits for another."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from detector_worker.core.clock import Backoff
+from detector_worker.core.exceptions import DetectorWorkerError, ServiceError
+from detector_worker.core.outbox import Sink
+from detector_worker.storage.faults import TransientDatabaseError, TransientRedisError
+from detector_worker.storage.sinks import DeliverySink
+from detector_worker.storage.spool import QueuedEntry, SinkBacklog, Spool
+
+__all__ = ["Drainers", "SinkState"]
+
+_logger = logging.getLogger(__name__)
+_MAX_ENTRIES: Final = 500
+_MAX_BYTES: Final = 8 << 20
+_FIRST_DELAY_S: Final = 0.2
+_LONGEST_DELAY_S: Final = 10.0
+_ABORT_S: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class SinkState:
+    """How deliveries to one sink are going."""
+
+    sink: Sink
+    is_up: bool
+    reason: str | None
+    """Why it is down, or why the last dead letter is one; None where all is well."""
+    backlog: SinkBacklog
+    delivered: int
+    """Entries, since the start; so are the following."""
+    expired: int
+    """Publications dropped since they were too old."""
+    dead_lettered: int
+
+
+class Drainers:
+    """Owns one task, ``drainers``, and below it one for each sink."""
+
+    def __init__(self, spool: Spool, sinks: Sequence[DeliverySink], *, notify: Callable[[SinkState], None]) -> None:
+        """``notify`` is told each change between up and down, each dead letter and each drop; it must not block."""
+        self._drainers = [_Drainer(spool, sink, notify) for sink in sinks]
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to deliver."""
+        self._task = asyncio.create_task(self._run(), name="drainers")
+
+    async def stop(self, grace_s: float) -> None:
+        """Deliver what is there for at most ``grace_s`` seconds, then cut what is under way.
+
+        A sink that is down is given up at once. What remains, remains in the spool.
+        """
+        task, self._task = self._task, None
+        if task is None:
+            return
+        for drainer in self._drainers:
+            drainer.finish()
+        done, _ = await asyncio.wait({task}, timeout=grace_s)
+        if not done:
+            # Cut first: a driver that is cancelled waits for the server's consent.
+            await asyncio.gather(*(drainer.abort() for drainer in self._drainers))
+            task.cancel()
+            done, _ = await asyncio.wait({task}, timeout=_ABORT_S)
+        if not done:
+            _logger.error("The task %s did not end within %.0f s", task.get_name(), _ABORT_S)
+
+    async def _run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            for drainer in self._drainers:
+                group.create_task(drainer.run(), name=f"drainer {drainer.name}")
+
+
+class _Drainer:
+    """Delivers to one sink, oldest first, for ever."""
+
+    def __init__(self, spool: Spool, sink: DeliverySink, notify: Callable[[SinkState], None]) -> None:
+        self._spool, self._sink, self._notify = spool, sink, notify
+        self._backoff = Backoff(base_s=_FIRST_DELAY_S, cap_s=_LONGEST_DELAY_S, stable_s=0.0)
+        self._finishing = asyncio.Event()
+        self._down: str | None = None
+        self._delivered = self._expired = self._dead_lettered = 0
+
+    @property
+    def name(self) -> str:
+        """The sink's."""
+        return self._sink.sink.value
+
+    def finish(self) -> None:
+        """End `run` once nothing waits, or the sink is down."""
+        self._finishing.set()
+        self._spool.wake(self._sink.sink)
+
+    async def abort(self) -> None:
+        """Cut what is under way."""
+        try:
+            async with asyncio.timeout(_ABORT_S):
+                await self._sink.abort()
+        except (DetectorWorkerError, TimeoutError) as exc:
+            _logger.warning("The connections to %s could not be closed: %s", self.name, exc)
+
+    async def run(self) -> None:
+        """Deliver until `finish`."""
+        while True:
+            try:
+                more = await self._deliver_next()
+            except (TransientDatabaseError, TransientRedisError, ServiceError) as exc:
+                more = await self._pause(exc)
+            except Exception as exc:  # a sink's boundary: a bug here must not end the deliveries of both
+                _logger.exception("Delivery to %s failed", self.name)
+                more = await self._pause(exc)
+            if not more:
+                if self._finishing.is_set():
+                    return
+                await self._spool.wait_for_news(self._sink.sink)
+
+    async def _deliver_next(self) -> bool:
+        """Deliver what is oldest; False: nothing waits."""
+        batch = await self._spool.oldest(self._sink.sink, max_entries=_MAX_ENTRIES, max_bytes=_MAX_BYTES)
+        if batch:
+            await self._deliver(batch)
+        elif self._down is not None:  # the spool's own disk was the trouble
+            self._down = None
+            await self._tell(None)
+        return bool(batch)
+
+    async def _deliver(self, batch: Sequence[QueuedEntry]) -> None:
+        """Deliver a batch; where something in it never can be, its halves, down to the one that is to blame."""
+        try:
+            expired = await self._sink.deliver([queued.entry for queued in batch])
+        except (TransientDatabaseError, TransientRedisError):
+            await self._spool.note_attempt([queued.seq for queued in batch])
+            raise
+        except DetectorWorkerError as exc:
+            if len(batch) == 1:
+                await self._bury(batch[0], exc)
+            else:
+                middle = len(batch) // 2
+                await self._deliver(batch[:middle])
+                await self._deliver(batch[middle:])
+            return
+        await self._spool.remove([queued.seq for queued in batch])
+        self._delivered += len(batch) - expired
+        self._expired += expired
+        self._backoff.note_success(time.monotonic())
+        if self._down is not None or expired:
+            self._down = None
+            await self._tell(None)
+
+    async def _bury(self, queued: QueuedEntry, error: DetectorWorkerError) -> None:
+        await self._spool.bury(queued.seq, str(error))
+        self._dead_lettered += 1
+        _logger.warning("Entry %s can never be delivered to %s: %s", queued.entry.key, self.name, error)
+        self._down = None
+        await self._tell(f"dead letter {queued.entry.key}: {error}")
+
+    async def _pause(self, error: Exception) -> bool:
+        """Tell why nothing moves, and wait until the next attempt is due; False: there shall be none."""
+        delay_s = self._backoff.next_delay_s()
+        reason = str(error)
+        if self._down != reason:
+            _logger.warning("Delivery to %s stands still, next attempt in %.1f s: %s", self.name, delay_s, reason)
+            self._down = reason
+            await self._tell(reason)
+        try:
+            async with asyncio.timeout(delay_s):
+                await self._finishing.wait()
+        except TimeoutError:
+            return True
+        return False
+
+    async def _tell(self, reason: str | None) -> None:
+        try:
+            backlog = (await self._spool.backlog()).sinks[self._sink.sink]
+        except ServiceError:  # its disk fails: the state is told all the same
+            backlog = SinkBacklog()
+        self._notify(
+            SinkState(
+                self._sink.sink,
+                is_up=self._down is None,
+                reason=reason,
+                backlog=backlog,
+                delivered=self._delivered,
+                expired=self._expired,
+                dead_lettered=self._dead_lettered,
+            )
+        )

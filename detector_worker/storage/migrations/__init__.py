@@ -1,0 +1,1 @@
+"""The worker's own tables in PostgreSQL: numbered files, each applied once, in order, never changed afterwards."""

@@ -1,0 +1,86 @@
+"""What a subscription wants of its camera, and what is known of the connection."""
+
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from detector_worker.core.addresses import Address
+from detector_worker.core.entities import StreamState, StreamStatus
+
+__all__ = ["StreamConfig", "StreamInfo"]
+
+_SCHEMES: Final = {"rtsp": frozenset({"rtsp", "rtsps"}), "http_snapshot": frozenset({"http", "https"})}
+
+
+@dataclass(frozen=True, slots=True)
+class StreamConfig:
+    """One camera as a subscription asks for it. Rate and crop are the lane's business: the connection is shared."""
+
+    stream_url: str = field(repr=False)
+    """Credentials included; for ``file`` a path."""
+    stream_type: Literal["rtsp", "http_snapshot", "file"] = "rtsp"
+    target_fps: float | None = None
+    reconnect_interval: float = 5.0
+    """Seconds before the first retry; doubled for each further one, at most 60."""
+    max_retries: int = -1
+    """-1: for ever."""
+    crop_region: tuple[int, int, int, int] | None = None
+    """x1, y1, x2, y2, pixels of the full frame."""
+    snapshot_interval_s: float = 1.0
+    transport: Literal["tcp", "udp"] | None = None
+    """None: TCP first, UDP where the camera refuses it."""
+
+    def address(self) -> Address:
+        """Return the camera's address, which never shows its password.
+
+        Raises:
+            MessageProcessingError: It is no address of this type.
+        """
+        return Address.parse(self.stream_url, _SCHEMES[self.stream_type])
+
+    @property
+    def silent_after_s(self) -> float:
+        """Without a frame for longer than this the camera is stalled; a film never is: it waits for its lane."""
+        match self.stream_type:
+            case "file":
+                return float("inf")
+            case "http_snapshot":
+                return max(8.0, 3 * self.snapshot_interval_s)
+            case "rtsp":
+                return 8.0
+
+    def connection_key(self) -> tuple[str, str, str | None, float]:
+        """Return what two subscriptions must have in common to share a connection."""
+        is_snapshot = self.stream_type == "http_snapshot"
+        return self.stream_type, self.stream_url, self.transport, self.snapshot_interval_s if is_snapshot else 0.0
+
+
+@dataclass(slots=True)
+class StreamInfo:
+    """The state of one connection."""
+
+    config: StreamConfig
+    status: StreamStatus
+    error_count: int = 0
+    """Failed attempts and lost connections since the stream was created."""
+    connects: int = 0
+    """How often a connection brought its first frame."""
+    fps_in: float = 0.0
+    damaged_frames: int = 0
+    _is_connecting: bool = True
+
+    @property
+    def reconnects(self) -> int:
+        """How often the camera came back."""
+        return max(0, self.connects - 1)
+
+    def update_status(self, status: StreamStatus) -> None:
+        """Take note of a change of state."""
+        self.status = status
+        match status.state:
+            case StreamState.ERROR | StreamState.FAILED:
+                self.error_count += 1
+            case StreamState.CONNECTING:
+                self._is_connecting = True
+            case StreamState.ACTIVE:
+                self.connects += self._is_connecting  # active after a mere silence is the old connection
+                self._is_connecting = False

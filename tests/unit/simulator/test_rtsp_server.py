@@ -1,0 +1,190 @@
+"""The server over a plain socket; what FFmpeg makes of it is tested in tests/integration/streams."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from support.tiny_clip import write_tiny_clip
+
+from detector_worker.core.exceptions import ServiceError
+from detector_worker.simulator.clip import Clip
+from detector_worker.simulator.rtsp_server import Fault, RtspServer
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Clip:
+    return Clip.load(write_tiny_clip(tmp_path_factory.mktemp("clip") / "clip.mp4", seconds=1, fps=20).path)
+
+
+@pytest.fixture
+async def server(clip: Clip) -> AsyncIterator[RtspServer]:
+    async with RtspServer(clip, cameras=2) as running:
+        yield running
+
+
+class _Client:
+    def __init__(self, url: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.url, self.reader, self.writer = url, reader, writer
+        self._cseq = 0
+
+    @classmethod
+    async def connect(cls, url: str) -> "_Client":
+        parts = urlsplit(url)
+        return cls(url, *await asyncio.open_connection(parts.hostname, parts.port))
+
+    async def ask(self, method: str, path: str = "", **headers: str) -> tuple[int, str]:
+        """Send a request; return status and headers, as text."""
+        self._cseq += 1
+        lines = [f"{method} {self.url}{path} RTSP/1.0", f"CSeq: {self._cseq}"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        self.writer.write(("\r\n".join(lines) + "\r\n\r\n").encode())
+        head = (await self.reader.readuntil(b"\r\n\r\n")).decode()
+        assert f"CSeq: {self._cseq}\r\n" in head
+        return int(head.split()[1]), head
+
+    async def read_packet(self) -> tuple[int, bytes]:
+        """Read one interleaved packet: its channel and content."""
+        header = await self.reader.readexactly(4)
+        assert header[:1] == b"$"
+        return header[1], await self.reader.readexactly(int.from_bytes(header[2:], "big"))
+
+    async def play(self) -> None:
+        await self.ask("SETUP", "/trackID=0", Transport="RTP/AVP/TCP;unicast;interleaved=0-1")
+        await self.ask("PLAY")
+
+    def close(self) -> None:
+        self.writer.transport.abort()
+
+
+@pytest.fixture
+async def client(server: RtspServer) -> AsyncIterator[_Client]:
+    connected = await _Client.connect(server.urls["cam-1"])
+    yield connected
+    connected.close()
+
+
+async def test_udp_is_refused_with_461(client: _Client) -> None:
+    status, _ = await client.ask("SETUP", "/trackID=0", Transport="RTP/AVP;unicast;client_port=5000-5001")
+
+    assert status == 461
+
+
+async def test_a_camera_that_does_not_exist_is_404(server: RtspServer) -> None:
+    client = await _Client.connect(server.urls["cam-1"].replace("cam-1", "cam-9"))
+
+    assert (await client.ask("DESCRIBE"))[0] == 404
+    client.close()
+
+
+async def test_a_sender_report_comes_before_the_first_picture(client: _Client) -> None:
+    await client.play()
+    (channel, report), (next_channel, _) = await client.read_packet(), await client.read_packet()
+
+    assert (channel, report[1], next_channel) == (1, 200, 0)
+
+
+async def test_reports_of_the_client_are_skipped(client: _Client) -> None:
+    client.writer.write(b"$\x01\x00\x08" + bytes(8))
+
+    assert (await client.ask("OPTIONS"))[0] == 200
+
+
+async def test_keep_alive_is_answered(client: _Client) -> None:
+    assert (await client.ask("GET_PARAMETER"))[0] == 200
+
+
+async def test_play_without_setup_is_refused(client: _Client) -> None:
+    assert (await client.ask("PLAY"))[0] == 454
+
+
+@pytest.mark.parametrize("hostile", [b"\r\n\r\n", b"x" * 200_000, b"GET\r\n\r\n", b"A B C\r\nContent-Length: x\r\n\r\n"])
+async def test_who_does_not_speak_rtsp_is_dropped(client: _Client, hostile: bytes) -> None:
+    client.writer.write(hostile)
+
+    with pytest.raises((EOFError, ConnectionError)):
+        await client.reader.readexactly(1)
+
+
+async def test_pictures_follow_each_other_over_the_end_of_the_clip(client: _Client) -> None:
+    await client.play()
+    stamps: list[int] = []
+    sequence: list[int] = []
+    while len(stamps) < 30:  # the clip has 20
+        channel, packet = await client.read_packet()
+        if channel == 0:
+            sequence.append(int.from_bytes(packet[2:4], "big"))
+            if packet[1] & 0x80:
+                stamps.append(int.from_bytes(packet[4:8], "big"))
+
+    assert {(after - before) % 2**32 for before, after in zip(stamps, stamps[1:], strict=False)} == {4500}
+    assert {(after - before) % 2**16 for before, after in zip(sequence, sequence[1:], strict=False)} == {1}
+
+
+async def test_a_refusing_camera_resets_its_clients_and_leaves_the_others_alone(
+    server: RtspServer, client: _Client
+) -> None:
+    other = await _Client.connect(server.urls["cam-2"])
+    await client.play()
+    await other.play()
+
+    server.set_fault("cam-1", Fault.REFUSE)
+
+    with pytest.raises((EOFError, ConnectionError)):
+        while True:
+            await client.read_packet()
+    again = await _Client.connect(server.urls["cam-1"])
+    with pytest.raises((EOFError, ConnectionError)):
+        await again.ask("DESCRIBE")
+    await other.read_packet()
+    assert (server.connected("cam-1"), server.connected("cam-2")) == (0, 1)
+    other.close()
+    again.close()
+
+
+async def test_a_camera_answers_again_when_the_fault_is_cleared(server: RtspServer) -> None:
+    server.set_fault("cam-1", Fault.REFUSE)
+    server.set_fault("cam-1", None)
+    client = await _Client.connect(server.urls["cam-1"])
+
+    assert (await client.ask("DESCRIBE"))[0] == 200
+    client.close()
+
+
+async def test_a_busy_port_is_told(clip: Clip, server: RtspServer) -> None:
+    with pytest.raises(ServiceError, match=str(server.port)):
+        async with RtspServer(clip, port=server.port):
+            pass
+
+
+async def test_a_client_that_does_not_read_is_dropped(tmp_path: Path) -> None:
+    # A film of noise, 2 MB and more: the kernel's buffers fill within seconds.
+    clip = write_noisy_clip(tmp_path / "noise.mp4")
+    async with RtspServer(clip) as server:
+        client = await _Client.connect(server.urls["cam-1"])
+        await client.play()
+        client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+
+        async with asyncio.timeout(10):
+            while server.connected("cam-1"):
+                await asyncio.sleep(0.05)
+        client.close()
+
+
+def write_noisy_clip(path: Path) -> Clip:
+    import av
+    import numpy as np
+
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=60)
+        assert isinstance(stream, av.VideoStream)
+        stream.width, stream.height, stream.pix_fmt = 640, 480, "yuv420p"
+        stream.options = {"preset": "ultrafast", "qp": "1"}
+        rng = np.random.default_rng(1)
+        for number in range(12):
+            frame = av.VideoFrame.from_ndarray(rng.integers(0, 255, (480, 640, 3), np.uint8), format="bgr24")
+            frame.pts = number
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return Clip.load(path)

@@ -1,0 +1,278 @@
+import asyncio
+import os
+import resource
+import signal
+import sqlite3
+import subprocess
+import sys
+import textwrap
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from support.spooling import creation, image, publication, update, visit
+
+from detector_worker.core.exceptions import ServiceError
+from detector_worker.core.outbox import CreateRecord, EnsureTables, SavedVisit, Sink, SpoolEntry, StoreImage
+from detector_worker.storage.spool import Spool
+
+MANY = 10_000
+LARGE = 1 << 30
+
+
+@pytest.fixture
+async def spool(tmp_path: Path) -> AsyncIterator[Spool]:
+    spool = Spool(tmp_path / "spool.db")
+    await spool.start()
+    yield spool
+    await spool.stop()
+
+
+async def waiting(spool: Spool, sink: Sink = Sink.POSTGRESQL) -> list[SpoolEntry]:
+    return [queued.entry for queued in await spool.oldest(sink, max_entries=MANY, max_bytes=LARGE)]
+
+
+async def reopened(path: Path) -> Spool:
+    spool = Spool(path)
+    await spool.start()
+    return spool
+
+
+async def test_entries_come_back_as_they_were_accepted_in_their_order(spool: Spool) -> None:
+    records: list[SpoolEntry] = [
+        SpoolEntry("tables", "", 1.5, EnsureTables({"cars": {"record_id": "uuid primary key"}})),
+        creation("a", plate="B-ö 1", seen=3, certain=0.5, parked=True, brand=None, box=[1, 2], more={"x": "y"}),
+        update("a", brand="Toyota"),
+    ]
+    pictures = [
+        image("a", key="k", content=bytes(range(256)), expire_s=9),
+        publication("a", channel="c", message="{}", max_age_s=3, created_at=5.25),
+    ]
+
+    await spool.accept([records[0], pictures[0], *records[1:], pictures[1]])
+
+    assert await waiting(spool, Sink.POSTGRESQL) == records
+    assert await waiting(spool, Sink.REDIS) == pictures
+
+
+async def test_a_key_that_waits_is_not_taken_a_second_time(spool: Spool) -> None:
+    await spool.accept([creation("a", brand="first")])
+    await spool.accept([creation("a", brand="second"), creation("b")])
+
+    assert await waiting(spool) == [creation("a", brand="first"), creation("b")] or [
+        entry.key for entry in await waiting(spool)
+    ] == ["a:create", "b:create"]
+
+
+async def test_a_dead_key_is_not_taken_again(spool: Spool) -> None:
+    await spool.accept([creation("a")])
+    (queued,) = await spool.oldest(Sink.POSTGRESQL, max_entries=1, max_bytes=LARGE)
+    await spool.bury(queued.seq, "no such table")
+
+    await spool.accept([creation("a")])
+
+    assert await waiting(spool) == []
+    assert (await spool.backlog()).dead_letters == 1
+
+
+async def test_removed_entries_are_gone(spool: Spool) -> None:
+    await spool.accept([creation("a"), creation("b"), creation("c")])
+    queued = await spool.oldest(Sink.POSTGRESQL, max_entries=2, max_bytes=LARGE)
+
+    await spool.remove([entry.seq for entry in queued])
+
+    assert [entry.key for entry in await waiting(spool)] == ["c:create"]
+
+
+async def test_a_batch_is_bounded_by_bytes_but_never_empty(spool: Spool) -> None:
+    await spool.accept([image(str(n), key=str(n), content=bytes(1000)) for n in range(5)])
+
+    assert len(await spool.oldest(Sink.REDIS, max_entries=MANY, max_bytes=2_500)) == 2
+    assert len(await spool.oldest(Sink.REDIS, max_entries=MANY, max_bytes=10)) == 1
+
+
+async def test_the_backlog_counts_entries_bytes_and_the_oldest(spool: Spool) -> None:
+    await spool.accept([image("a", key="k", content=bytes(1000)), image("b", key="l", content=bytes(1000))])
+
+    backlog = await spool.backlog()
+
+    assert backlog.sinks[Sink.REDIS].entries == 2
+    assert 2000 < backlog.sinks[Sink.REDIS].size_bytes < 2200
+    assert backlog.sinks[Sink.REDIS].oldest_at == (await waiting(spool, Sink.REDIS))[0].created_at
+    assert backlog.sinks[Sink.POSTGRESQL].entries == 0
+    assert backlog.sinks[Sink.POSTGRESQL].oldest_at is None
+
+
+async def test_a_waiting_drainer_is_woken_by_its_own_sink_only(spool: Spool) -> None:
+    await spool.oldest(Sink.REDIS, max_entries=1, max_bytes=1)
+    news = asyncio.ensure_future(spool.wait_for_news(Sink.REDIS))
+
+    await spool.accept([creation("a")])
+    assert not news.done()
+
+    await spool.accept([image("a", key="k")])
+    await asyncio.wait_for(news, 1)
+
+
+async def test_visits_and_sequences_survive_a_restart(tmp_path: Path) -> None:
+    spool = await reopened(tmp_path / "spool.db")
+    saved = SavedVisit("d;gate", visit("a"), 1_700_000_001.5)
+    await spool.accept([creation("a")], visit=SavedVisit("d;gate", visit("a", track_id=1), 1.0))
+    await spool.save_visit(saved)
+    await spool.save_visit(SavedVisit("d;gate", visit("b"), 2.0))
+    await spool.forget_visit("b")
+    assert [await spool.next_sequence("d;gate") for _ in range(3)] == [1, 2, 3]
+    assert await spool.next_sequence("e;gate") == 1
+    await spool.stop()
+
+    spool = await reopened(tmp_path / "spool.db")
+
+    assert await spool.live_visits("d;gate") == [saved]
+    assert await spool.live_visits("e;gate") == []
+    assert await spool.next_sequence("d;gate") == 4
+    await spool.stop()
+
+
+async def test_concurrent_sequences_have_no_gap_and_no_double(spool: Spool) -> None:
+    numbers = await asyncio.gather(*(spool.next_sequence("d;gate") for _ in range(2_500)))
+
+    assert sorted(numbers) == list(range(1, 2_501))
+
+
+async def test_an_unreadable_entry_becomes_a_dead_letter_and_what_is_behind_comes(spool: Spool, tmp_path: Path) -> None:
+    await spool.accept([creation("a"), creation("b"), creation("c")])
+    with sqlite3.connect(tmp_path / "spool.db") as other:
+        other.execute("UPDATE entries SET kind = 'telegram' WHERE key = 'a:create'")
+        other.execute("UPDATE entries SET payload = '{' WHERE key = 'b:create'")
+    other.close()
+
+    assert [entry.key for entry in await waiting(spool)] == ["c:create"]
+    assert (await spool.backlog()).dead_letters == 2
+
+
+@pytest.mark.parametrize("value", [2**64, "\ud800"])
+async def test_a_value_that_json_cannot_hold_is_refused_at_the_door(spool: Spool, value: int | str) -> None:
+    with pytest.raises(ServiceError, match="JSON"):
+        await spool.accept([creation("a", field=value)])
+
+    assert await waiting(spool) == []
+
+
+async def test_one_bad_job_harms_no_other_in_its_group(spool: Spool) -> None:
+    bad = SpoolEntry("\ud800", "v", 0.0, StoreImage("k", b"", 1))
+
+    results = await asyncio.gather(
+        *(spool.accept([creation(str(n))]) for n in range(20)),
+        spool.accept([bad]),
+        *(spool.accept([creation(str(n))]) for n in range(20, 40)),
+        return_exceptions=True,
+    )
+
+    assert [type(result) for result in results if result is not None] == [ServiceError]
+    assert len(await waiting(spool)) == 40
+
+
+async def test_a_cancelled_caller_leaves_its_entry_accepted(spool: Spool) -> None:
+    task = asyncio.ensure_future(spool.accept([creation("a")]))
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+    await spool.accept([creation("b")])
+
+    assert [entry.key for entry in await waiting(spool)] == ["a:create", "b:create"]
+
+
+async def test_a_spool_that_was_stopped_refuses_clearly(tmp_path: Path) -> None:
+    spool = await reopened(tmp_path / "spool.db")
+    await spool.stop()
+
+    with pytest.raises(ServiceError, match="not running"):
+        await spool.accept([creation("a")])
+    with pytest.raises(ServiceError, match="not running"):
+        await spool.backlog()
+
+
+async def test_a_file_that_is_no_spool_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "spool.db").write_bytes(b"this is no database" * 100)
+
+    with pytest.raises(ServiceError, match=r"not a database.*spool\.db"):
+        await reopened(tmp_path / "spool.db")
+
+
+async def test_a_spool_of_a_later_version_is_refused(tmp_path: Path) -> None:
+    await (await reopened(tmp_path / "spool.db")).stop()
+    with sqlite3.connect(tmp_path / "spool.db") as other:
+        other.execute("PRAGMA user_version = 99")
+    other.close()
+
+    with pytest.raises(ServiceError, match="version 99"):
+        await reopened(tmp_path / "spool.db")
+
+
+async def test_a_failing_disk_is_a_clear_error_and_the_spool_goes_on_after_it(spool: Spool) -> None:
+    await spool.accept([creation("a")])
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64 << 10, hard))
+    try:
+        with pytest.raises(ServiceError, match="disk"):
+            await spool.accept([image("a", key="k", content=os.urandom(256 << 10))])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+        signal.signal(signal.SIGXFSZ, before)
+
+    await spool.accept([creation("b")])
+
+    assert [entry.key for entry in await waiting(spool)] == ["a:create", "b:create"]
+    assert await waiting(spool, Sink.REDIS) == []
+
+
+_ACCEPT_FOR_EVER = textwrap.dedent("""
+    import asyncio, itertools, os, sys
+    from pathlib import Path
+    from detector_worker.core.outbox import CreateRecord, SpoolEntry, StoreImage
+    from detector_worker.storage.spool import Spool
+
+    async def visits(spool, lane):
+        for number in itertools.count():
+            name = f"{lane}-{number}"
+            await spool.accept([
+                SpoolEntry(f"{name}:create", name, 0.0, CreateRecord("cars", "id", {"id": name})),
+                SpoolEntry(f"{name}:image", name, 0.0, StoreImage(name, os.urandom(2000), 60)),
+            ])
+            os.write(1, f"{name}\\n".encode())  # told only after it was acknowledged
+
+    async def main():
+        spool = Spool(Path(sys.argv[1]))
+        await spool.start()
+        await asyncio.gather(*(visits(spool, lane) for lane in range(20)))
+
+    asyncio.run(main())
+""")
+
+
+async def test_every_acknowledged_entry_survives_kill_9(tmp_path: Path) -> None:
+    path, acknowledged = tmp_path / "spool.db", set[str]()
+    for round_number in range(3):
+        command = [
+            sys.executable,
+            "-c",
+            _ACCEPT_FOR_EVER.replace('f"{lane}-', f'f"{round_number}-{{lane}}-'),
+            str(path),
+        ]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+            assert child.stdout is not None
+            lines = [child.stdout.readline().strip() for _ in range(200)]
+            child.kill()
+            lines += child.stdout.read().split("\n")[:-1]
+        acknowledged.update(lines)
+
+    spool = await reopened(path)
+    creations = {entry.visit_id for entry in await waiting(spool) if isinstance(entry.delivery, CreateRecord)}
+    images = {entry.visit_id for entry in await waiting(spool, Sink.REDIS)}
+    await spool.stop()
+
+    assert len(acknowledged) >= 600
+    assert acknowledged <= creations
+    assert creations == images  # a transaction is there as a whole or not at all

@@ -61,7 +61,7 @@ def pipeline() -> dict[str, Any]:
             "modelType": "detection",
             "outputLayout": "yolox",
             "classes": [name.replace("_", " ") for name in COCO.split()],
-            "minConfidence": 0.4,
+            "minConfidence": 0.3,
             "nms": {"iou": 0.5, "acrossClasses": True},
             "triggerClasses": VEHICLES,
             "expectedClasses": VEHICLES,
@@ -147,6 +147,7 @@ def _branch(output: str, classes: list[str]) -> dict[str, Any]:
         "resultField": "body_type" if output == "type" else output,
         "minConfidence": 0.4,
         "parallel": True,
+        "crop": True,
         "timeout_seconds": 10,
         "voting": {"frames": 3, "method": "confidence_weighted"},
     }

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import Final, Self
+from typing import Final, Self, cast
 
 import av
 import cv2
@@ -78,7 +78,8 @@ class Annotator:
         height, width = image.shape[0] // 2 * 2, image.shape[1] // 2 * 2
         if self._stream is None:
             codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
-            self._stream = self._container.add_stream(codec, rate=30, width=width, height=height, pix_fmt="yuv420p")
+            self._stream = cast("VideoStream", self._container.add_stream(codec, rate=30))
+            self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, "yuv420p"
             self._stream.codec_context.time_base = Fraction(1, _TICKS_PER_S)
         frame = av.VideoFrame.from_ndarray(image[:height, :width], format="bgr24")
         frame.pts, frame.time_base = round(time_s * _TICKS_PER_S), Fraction(1, _TICKS_PER_S)

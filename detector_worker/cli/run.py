@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from detector_worker.app import storage_for
+from detector_worker.app import load_configuration, storage_for
 from detector_worker.cli.annotation import Annotator
 from detector_worker.core.config import Configuration
 from detector_worker.core.entities import Visit
@@ -45,7 +45,7 @@ def run(
     Example: detector-worker run gate.mp4 --mpta cars.mpta --annotate seen.mp4
     """
     with nullcontext(data_dir) if data_dir else _temporary_folder() as folder:
-        configuration = Configuration.load(overrides={"server": {"data_dir": str(folder)}})
+        configuration = load_configuration(overrides={"server": {"data_dir": str(folder)}})
         setup_logging("WARNING")
         outcome = asyncio.run(_run(video, mpta, configuration, annotate, quiet=as_json))
     if as_json:

@@ -6,7 +6,6 @@ from typing import Annotated, Any
 import typer
 
 from detector_worker import app
-from detector_worker.core.config import Configuration
 
 __all__ = ["serve"]
 
@@ -26,4 +25,4 @@ def serve(
     """
     server: dict[str, Any] = {"host": host, "port": port, "data_dir": str(data_dir) if data_dir else None}
     overrides = {"server": {key: value for key, value in server.items() if value is not None}}
-    app.main(Configuration.load(config, overrides=overrides))
+    app.main(app.load_configuration(config, overrides))

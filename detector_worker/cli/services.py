@@ -6,7 +6,7 @@ from typing import Annotated
 import orjson
 import typer
 
-from detector_worker.core.config import Configuration
+from detector_worker.app import load_configuration
 from detector_worker.core.exceptions import ServiceError
 from detector_worker.storage.durable_storage import WORKER_LOCK
 from detector_worker.storage.folder_lock import FolderLock
@@ -23,7 +23,7 @@ def services(
     Example: psql "$(detector-worker services --json | jq -r .postgresql)"
     """
     overrides = {"server": {"data_dir": str(data_dir)}} if data_dir else {}
-    folder = Configuration.load(overrides=overrides).server.data_dir
+    folder = load_configuration(overrides=overrides).server.data_dir
     lock = FolderLock(folder / WORKER_LOCK)
     note = lock.read() if lock.is_held() else {}
     if "postgresql" not in note:

@@ -80,6 +80,7 @@ class WebSocketHandler:
         Call it before the web server is told to stop, which would cut the sockets instead.
         """
         self._shutting_down = True
+        self._nobody_left.clear()
         for connection in self._connections:
             connection.close(1001, "The worker is shutting down.")
         if len(self._connections):
@@ -113,8 +114,7 @@ class WebSocketHandler:
         except* ConnectionClosedError:
             logger.debug("Client %s was closed", connection.client_id)
         finally:
-            # In a task of its own: this one may be under cancellation, and the engine must be told all the same.
-            await asyncio.shield(self._take_leave(connection))
+            await self._take_leave(connection)
 
     async def broadcast_detection_result(self, result: LaneResult) -> None:
         """Tell a subscription's watchers of a frame, or of a finished run under its next number."""

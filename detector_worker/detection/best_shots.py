@@ -3,6 +3,7 @@
 Pictures are held by reference and are large: three per object at most, and so many different frames in all.
 """
 
+import math
 from collections.abc import Callable
 from typing import Final
 
@@ -31,9 +32,9 @@ def is_cut(box: BoundingBox, frame_wh: tuple[int, int]) -> bool:
 
 def quality_of(box: BoundingBox, confidence: float, frame_wh: tuple[int, int], *, complete: bool) -> float:
     """Return how good a picture of an object is, 0 to 1: large, confident, whole, with the parts that are wanted."""
-    share: float = min(1.0, box.area / (frame_wh[0] * frame_wh[1]))
+    share = min(1.0, box.area / (frame_wh[0] * frame_wh[1]))
     cut = _CUT_WORTH if is_cut(box, frame_wh) else 1.0
-    return share**0.5 * confidence * cut * (1.0 if complete else _INCOMPLETE_WORTH)
+    return math.sqrt(share) * confidence * cut * (1.0 if complete else _INCOMPLETE_WORTH)
 
 
 class BestShots:

@@ -17,10 +17,12 @@ def area(xyxy: Floats) -> Floats:
 
 def intersection_matrix(first: Floats, second: Floats) -> Floats:
     """Return the areas that each of (N, 4) shares with each of (M, 4): shape (N, M), square pixels."""
-    upper_left = np.maximum(first[:, None, :2], second[None, :, :2])
-    lower_right = np.minimum(first[:, None, 2:], second[None, :, 2:])
-    wh = np.maximum(lower_right - upper_left, 0.0)
-    product: Floats = wh[..., 0] * wh[..., 1]
+    # One axis after the other: arrays of shape (N, M) take half the time of (N, M, 2).
+    width, height = (
+        np.minimum(first[:, None, axis + 2], second[:, axis + 2]) - np.maximum(first[:, None, axis], second[:, axis])
+        for axis in (0, 1)
+    )
+    product: Floats = np.maximum(width, 0.0) * np.maximum(height, 0.0)
     return product
 
 

@@ -37,7 +37,7 @@ def find_wholes(detections: Detections, can_be_part: NDArray[np.bool_]) -> NDArr
     """
     count = len(detections)
     whole = np.full(count, -1, np.intp)
-    if count < 2:
+    if count < 2 or (detections.class_id == detections.class_id[0]).all():
         return whole
     xyxy = detections.xyxy.astype(np.float64)
     size = area(xyxy)

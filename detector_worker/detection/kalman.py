@@ -11,7 +11,7 @@ Source:
     the axes are those of Zhang et al., "ByteTrack" (2022).
 """
 
-from typing import Final
+from typing import Final, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,9 +25,9 @@ _MEASURED_STD: Final = np.array([0.06, 0.06, 0.09, 0.09])
 """Sizes: how far a detection's box lies beside the truth."""
 _FIRST_SPEED_STD: Final = np.array([4.0, 2.0, 1.5, 0.5])
 """Sizes per second: what is known of a speed before the second detection. A car seen from the side makes 3 to 4."""
-_ACCELERATION_STD: Final = np.array([0.5, 0.5, 0.15, 0.15])
+_ACCELERATION_STD: Final = np.array([0.5, 0.5, 0.5, 0.5])
 """Sizes per second squared."""
-_MEMORY_S: Final = np.array([np.inf, np.inf, 1.0, 1.0])
+_MEMORY_S: Final = np.array([np.inf, np.inf, 0.5, 0.5])
 """Seconds in which a velocity dies down to 1/e unless borne out: no box grows for long, but one that drives in does."""
 _SMALLEST_PX: Final = 1.0
 
@@ -46,7 +46,8 @@ def to_xyxy(cxcywh: Floats) -> Floats:
 def _sizes(cxcywh: Floats) -> Floats:
     """Return the square root of the areas, shape (N, 1), pixels."""
     wh = np.maximum(cxcywh[:, 2:], _SMALLEST_PX)
-    return np.sqrt(wh[:, :1] * wh[:, 1:])
+    sizes: Floats = np.sqrt(wh[:, :1] * wh[:, 1:])
+    return sizes
 
 
 class MotionStates:
@@ -59,20 +60,20 @@ class MotionStates:
     __slots__ = ("_planes",)
 
     def __init__(self, planes: Floats | None = None) -> None:
-        self._planes = np.empty((5, 0, 4)) if planes is None else planes
+        self._planes: Floats = np.empty((5, 0, 4)) if planes is None else planes
 
     def __len__(self) -> int:
-        return self._planes.shape[1]
+        return len(self._planes[0])
 
     @property
     def cxcywh(self) -> Floats:
         """Where they are, shape (N, 4), pixels."""
-        return self._planes[0]
+        return cast("Floats", self._planes[0])
 
     @property
     def velocity(self) -> Floats:
         """Of cx, cy, w, h: shape (N, 4), pixels per second."""
-        return self._planes[1]
+        return cast("Floats", self._planes[1])
 
     def sizes(self) -> Floats:
         """Return the square roots of the areas, shape (N,), pixels."""
@@ -126,7 +127,10 @@ class MotionStates:
 
         A track without a speed of its own yet forgives a wide jump, one whose motion is known forgives little.
         """
-        spread = self._planes[2][rows][:, None] + (_MEASURED_STD * _sizes(measured))[None] ** 2
-        gap = measured[None] - self._planes[0][rows][:, None]
-        distance: Floats = (gap**2 / spread).sum(axis=2)
+        expected, variance = self._planes[0][rows], self._planes[2][rows]
+        noise = (_MEASURED_STD * _sizes(measured)) ** 2
+        distance = np.zeros((len(rows), len(measured)))
+        for axis in range(4):
+            gap = expected[:, None, axis] - measured[:, axis]
+            distance += gap**2 / (variance[:, None, axis] + noise[:, axis])
         return distance

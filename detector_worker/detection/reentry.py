@@ -15,7 +15,7 @@ __all__ = ["Departed", "find_returned"]
 _NEAR_SIZES: Final = 1.0
 """Distance of the centres, in sizes (square root of the area) of the smaller box."""
 _SIMILAR_AREA: Final = 0.4
-_ALIKE: Final = 0.8
+_ALIKE: Final = 0.85
 """Measured on street footage: see the folder's README."""
 
 

@@ -1,15 +1,17 @@
 """One frame's tracked detections as objects: where the hot path's arrays end."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
-from detector_worker.core.entities import BoundingBox, DetectionResult, Detections
+from detector_worker.core.entities import BoundingBox, DetectionResult, Detections, Shot, Visit
+from detector_worker.core.frame import Frame
 from detector_worker.detection.grouping import find_wholes
 from detector_worker.detection.tracking_manager import TrackingManager
 
-__all__ = ["Sighting", "sightings_of"]
+__all__ = ["Followed", "Sighting", "sightings_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +32,64 @@ class Sighting:
     parts: tuple[DetectionResult, ...]
     """With the whole's track id, which says whose they are."""
 
+    @property
+    def classes(self) -> set[str]:
+        """The group's class names, case-folded."""
+        return {self.class_name.casefold(), *(part.class_name.casefold() for part in self.parts)}
+
     def group(self, timestamp: float) -> tuple[DetectionResult, ...]:
         """Return the object and its parts; ``timestamp`` is the capture's, seconds since 1970."""
         whole = DetectionResult(self.class_name, self.confidence, self.box, self.track_id, timestamp)
         return (whole, *self.parts)
 
 
+@dataclass(slots=True)
+class Followed:
+    """One track, and what has been seen of its group so far."""
+
+    first_s: float
+    first_box: BoundingBox
+    sighting: Sighting
+    """The latest."""
+    last_s: float
+    seen: int = 0
+    inside: int = 0
+    """In so many of its frames it was a part of something."""
+    part_classes: set[str] = field(default_factory=set)
+    """Case-folded."""
+    triggered: bool = False
+    """One of its frames had a trigger class."""
+    visit: Visit | None = None
+    appearance: NDArray[np.float32] | None = None
+
+    @property
+    def is_part(self) -> bool:
+        """True for what has been a part for the greater part of its life."""
+        return self.inside * 2 > self.seen
+
+    def moment(self, frame: Frame) -> Shot:
+        """Return it as it was seen last, in a picture that was not chosen for its quality."""
+        return Shot(frame, self.sighting.group(frame.captured_at), 0.0)
+
+    def note(self, sighting: Sighting, now_s: float) -> None:
+        """It has been seen again."""
+        self.sighting, self.last_s = sighting, now_s
+        self.seen += 1
+        self.inside += sighting.inside
+        self.part_classes.update(part.class_name.casefold() for part in sighting.parts)
+        if self.visit is not None:
+            self.visit.bounding_box, self.visit.last_s, self.visit.parts = sighting.box, now_s, sighting.parts
+            self.visit.class_name = sighting.class_name
+            self.visit.confidence = max(self.visit.confidence, sighting.confidence)
+
+
 def sightings_of(
-    tracked: Detections, tracks: TrackingManager, *, can_be_part: Callable[[int, str], bool], timestamp: float
+    tracked: Detections,
+    tracks: TrackingManager,
+    *,
+    can_be_part: Callable[[int, str], bool],
+    min_confidence: float,
+    timestamp: float,
 ) -> list[Sighting]:
     """Make the objects of a frame.
 
@@ -45,6 +97,7 @@ def sightings_of(
         tracked: What `TrackingManager.update_tracks` returned last.
         tracks: That tracker.
         can_be_part: Whether a track id (-1: none) with a class name may belong to another object.
+        min_confidence: Less confident parts are left out.
         timestamp: Of the capture, seconds since 1970.
 
     Returns:
@@ -55,26 +108,21 @@ def sightings_of(
     allowed = [can_be_part(track_id, result.class_name) for track_id, result in zip(ids, results, strict=True)]
     wholes: list[int] = find_wholes(tracked, np.array(allowed, np.bool_)).tolist()
     parts: dict[int, list[DetectionResult]] = {}
-    for row, whole in enumerate(wholes):
-        if whole >= 0:
-            part = results[row]
-            owned = DetectionResult(part.class_name, part.confidence, part.bounding_box, ids[whole], timestamp)
-            parts.setdefault(whole, []).append(owned)
-    found = []
-    for row, result in enumerate(results):
-        if ids[row] < 0:
-            continue
-        track = tracks.track(ids[row])
-        found.append(
-            Sighting(
-                track_id=ids[row],
-                class_name=tracked.class_names[track.class_id],
-                confidence=result.confidence,
-                box=result.bounding_box,
-                predicted=track.predicted,
-                growth_per_s=track.growth_per_s,
-                inside=wholes[row] >= 0,
-                parts=tuple(parts.get(row, ())),
-            )
+    for part, whole in zip(results, wholes, strict=True):
+        if whole >= 0 and part.confidence >= min_confidence:
+            parts.setdefault(whole, []).append(replace(part, track_id=ids[whole]))
+    rows = [row for row, track_id in enumerate(ids) if track_id >= 0]
+    facts = tracks.facts(np.array([ids[row] for row in rows], np.int64))
+    return [
+        Sighting(
+            track_id=ids[row],
+            class_name=tracked.class_names[fact.class_id],
+            confidence=results[row].confidence,
+            box=results[row].bounding_box,
+            predicted=fact.predicted,
+            growth_per_s=fact.growth_per_s,
+            inside=wholes[row] >= 0,
+            parts=tuple(parts.get(row, ())),
         )
-    return found
+        for row, fact in zip(rows, facts, strict=True)
+    ]

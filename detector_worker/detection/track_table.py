@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from detector_worker.core.entities import BoundingBox
 from detector_worker.detection.kalman import MotionStates, to_cxcywh, to_xyxy
 
-__all__ = ["Track", "TrackTable"]
+__all__ = ["Track", "TrackFacts", "TrackTable"]
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.intp]
@@ -42,6 +42,18 @@ class _Columns:
             setattr(self, name, np.concatenate((getattr(self, name), getattr(other, name))))
 
 
+@dataclass(frozen=True, slots=True)
+class TrackFacts:
+    """What is known of one track in the newest frame, beyond its detection."""
+
+    class_id: int
+    """The class that its detections, weighted by their confidence, speak for most."""
+    predicted: BoundingBox
+    """Where it was expected in the newest frame, before that frame's detections."""
+    growth_per_s: float
+    """How fast its box grows: the changes of width and of height, relative to them, per second, added up."""
+
+
 class TrackTable:
     """The arrays, and the few things that are done to all of them at once. Rows are in ascending order of id."""
 
@@ -49,7 +61,7 @@ class TrackTable:
         none = np.empty(0)
         ids = np.empty(0, np.int64)
         self.motion = MotionStates()
-        self.columns = _Columns(ids, ids, none, none, np.empty((0, 4)), np.empty((0, 0)))
+        self.columns = _Columns(ids, ids, none, none, np.empty((0, 4)), np.empty((0, 1)))
         self.now_s = 0.0
 
     def __len__(self) -> int:
@@ -65,6 +77,18 @@ class TrackTable:
         if row == len(self) or self.columns.track_id[row] != track_id:
             raise KeyError(track_id)
         return row
+
+    def facts(self, track_id: NDArray[np.int64]) -> list[TrackFacts]:
+        """Return what is known of tracks that exist, shape (K,)."""
+        rows = np.searchsorted(self.columns.track_id, track_id)
+        class_id = self.columns.votes[rows].argmax(axis=1)
+        wh = np.maximum(self.motion.cxcywh[rows, 2:], 1.0)
+        growth = (self.motion.velocity[rows, 2:] / wh).sum(axis=1)
+        predicted = self.columns.predicted[rows]
+        return [
+            TrackFacts(class_id_, BoundingBox(*box), growth_)
+            for class_id_, box, growth_ in zip(class_id.tolist(), predicted.tolist(), growth.tolist(), strict=True)
+        ]
 
     def predict(self, elapsed_s: float) -> None:
         """Move all tracks on, and note where they are expected."""
@@ -143,22 +167,3 @@ class Track:
     def time_since_update(self) -> float:
         """Seconds from its last detection to the newest frame."""
         return self._table.now_s - float(self._table.columns.updated_s[self._table.row_of(self.track_id)])
-
-    @property
-    def class_id(self) -> int:
-        """The class that its detections, weighted by their confidence, speak for most."""
-        return int(self._table.columns.votes[self._table.row_of(self.track_id)].argmax())
-
-    @property
-    def predicted(self) -> BoundingBox:
-        """Where it was expected in the newest frame, before that frame's detections."""
-        x1, y1, x2, y2 = self._table.columns.predicted[self._table.row_of(self.track_id)].tolist()
-        return BoundingBox(x1, y1, x2, y2)
-
-    @property
-    def growth_per_s(self) -> float:
-        """How fast its box grows: the change of width and of height, relative to them, per second."""
-        row = self._table.row_of(self.track_id)
-        motion = self._table.motion
-        width, height = np.maximum(motion.cxcywh[row, 2:], 1.0)
-        return float(motion.velocity[row, 2] / width + motion.velocity[row, 3] / height)

@@ -20,13 +20,15 @@ from scipy.optimize import linear_sum_assignment
 from detector_worker.core.entities import BoundingBox, Detections
 from detector_worker.detection.box_math import area, iou_matrix
 from detector_worker.detection.kalman import to_cxcywh, to_xyxy
-from detector_worker.detection.track_table import Track, TrackTable
+from detector_worker.detection.track_table import Track, TrackFacts, TrackTable
 
-__all__ = ["LostTrack", "Track", "TrackingManager"]
+__all__ = ["LostTrack", "Track", "TrackingManager", "unsure_confidence"]
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.intp]
 
+_LEAST_CONFIDENCE: Final = 0.1
+_UNSURE_SHARE: Final = 0.4
 _CONFIDENT_IOU: Final = 0.2
 _UNSURE_IOU: Final = 0.4
 """An unsure detection must lie where a track expects it."""
@@ -41,6 +43,11 @@ _UNCONFIRMED_S: Final = 0.5
 _LEFT_SHARE: Final = 0.3
 """A track of which less than this is expected inside the picture has left it."""
 _STANDING_SIZES_PER_S: Final = 0.3
+
+
+def unsure_confidence(high_confidence: float) -> float:
+    """Return down to which confidence the detector's results help the tracker to keep what it has."""
+    return max(_LEAST_CONFIDENCE, _UNSURE_SHARE * high_confidence)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +101,10 @@ class TrackingManager:
             KeyError: No such track, or no longer.
         """
         return Track(self._table, track_id)
+
+    def facts(self, track_id: NDArray[np.int64]) -> list[TrackFacts]:
+        """Return what is known of the tracks with these ids, shape (K,), all of them existing."""
+        return self._table.facts(track_id)
 
     def update_tracks(
         self, detections: Detections, frame_id: int, *, time_s: float, frame_wh: tuple[int, int] | None = None
@@ -162,23 +173,38 @@ class TrackingManager:
         columns = self._table.columns
         if not len(xyxy) or not len(columns.track_id):
             return assigned
-        high = confidence >= self._high_confidence
-        comparable = np.ones((len(columns.track_id), len(xyxy)), np.bool_)
+        overlap = iou_matrix(columns.predicted, xyxy)
         if self._class_aware:
-            comparable = columns.votes.argmax(axis=1)[:, None] == class_id[None]
-        overlap = np.where(comparable, iou_matrix(columns.predicted, xyxy), 0.0)
-        _match(assigned, overlap, np.ones(len(columns.track_id), np.bool_), high, at_least=_CONFIDENT_IOU)
-        _match(assigned, overlap, np.isinf(columns.missing_since_s), ~high, at_least=_UNSURE_IOU)
+            overlap[columns.votes.argmax(axis=1)[:, None] != class_id[None]] = 0.0
+        high = confidence >= self._high_confidence
+        seen_until_now = np.isinf(columns.missing_since_s)
+        for tracks, wanted, at_least in (
+            (np.ones_like(seen_until_now), high, _CONFIDENT_IOU),
+            (seen_until_now, ~high, _UNSURE_IOU),
+        ):
+            rows, at = _free(assigned, tracks, wanted)
+            if len(rows) and len(at):
+                _assign(assigned, rows, at, _cut_off(overlap[np.ix_(rows, at)], at_least))
         # A track with a single detection may be anywhere by now, unless that was in the frame before.
-        traceable = np.isinf(columns.missing_since_s) | (columns.hits > 1)
-        recent = traceable & (self._table.now_s - columns.updated_s <= _FALLBACK_S)
-        if (assigned < 0).any() and recent.any():
-            every = np.arange(len(columns.track_id))
-            nearness = 1 - self._table.motion.squared_distance(every, to_cxcywh(xyxy)) / _DISTANCE_GATE
-            nearness = np.where(comparable & _similar(columns.predicted, xyxy), nearness, 0.0)
-            _match(assigned, nearness, recent, high, at_least=0.0)
-            _match(assigned, nearness, recent & np.isinf(columns.missing_since_s), ~high, at_least=0.0)
+        recent = (columns.hits > 1) & (self._table.now_s - columns.updated_s <= _FALLBACK_S)
+        for tracks, wanted in ((seen_until_now | recent, high), (seen_until_now, ~high)):
+            rows, at = _free(assigned, tracks, wanted)
+            if len(rows) and len(at):
+                _assign(assigned, rows, at, self._nearness(rows, xyxy[at], class_id[at]))
         return assigned
+
+    def _nearness(self, rows: Rows, xyxy: Floats, class_id: NDArray[np.int32]) -> Floats:
+        """Return how well detections fit tracks by distance and form alone, shape (R, D): 1 exactly, 0 not at all."""
+        columns = self._table.columns
+        nearness = _cut_off(1 - self._table.motion.squared_distance(rows, to_cxcywh(xyxy)) / _DISTANCE_GATE, 0.0)
+        # What an edge cuts keeps its height or its width; a box that changes both is something else.
+        first = np.log(np.maximum(columns.predicted[rows, 2:] - columns.predicted[rows, :2], 1.0))
+        second = np.log(np.maximum(xyxy[:, 2:] - xyxy[:, :2], 1.0))
+        for_all = (np.abs(first[:, None, axis] - second[None, :, axis]) > _SAME_LENGTH for axis in (0, 1))
+        nearness[np.logical_and(*for_all)] = 0.0
+        if self._class_aware:
+            nearness[columns.votes[rows].argmax(axis=1)[:, None] != class_id[None]] = 0.0
+        return nearness
 
     def _update_existing_tracks(
         self, assigned: Rows, xyxy: Floats, confidence: Floats, class_id: NDArray[np.int32]
@@ -237,33 +263,35 @@ def _clipped(xyxy: Floats, frame_wh: tuple[int, int]) -> Floats:
     return np.clip(xyxy, 0.0, np.array([*frame_wh, *frame_wh], np.float64))
 
 
-def _similar(first: Floats, second: Floats) -> NDArray[np.bool_]:
-    """Tell which of (T, 4) and (D, 4) boxes could be one object: what an edge cuts keeps its width or its height."""
-    first_wh = np.maximum(first[:, None, 2:] - first[:, None, :2], 1.0)
-    second_wh = np.maximum(second[None, :, 2:] - second[None, :, :2], 1.0)
-    kept: NDArray[np.bool_] = (np.abs(np.log(first_wh / second_wh)) <= _SAME_LENGTH).any(axis=2)
-    return kept
+def _cut_off(likeness: Floats, at_least: float) -> Floats:
+    """Count less likeness than ``at_least`` as none."""
+    return np.where(likeness >= at_least, likeness, 0.0)
 
 
-def _match(
-    assigned: Rows, likeness: Floats, tracks: NDArray[np.bool_], detections: NDArray[np.bool_], *, at_least: float
-) -> None:
-    """Assign so that the likeness in all is greatest; writes into ``assigned``.
+def _free(assigned: Rows, tracks: NDArray[np.bool_], detections: NDArray[np.bool_]) -> tuple[Rows, Rows]:
+    """Return the rows of those tracks, and of those detections, that are not assigned yet.
 
     Args:
-        assigned: Row of each detection or -1, shape (D,).
-        likeness: Of each track and detection, shape (T, D); what is not above 0 is never assigned.
-        tracks: Which may be assigned, shape (T,), if they are still free.
-        detections: Which may be assigned, shape (D,), if they are still free.
-        at_least: Less likeness counts as none.
+        assigned: Row of each detection's track or -1, shape (D,).
+        tracks: Which are asked for, shape (T,).
+        detections: Which are asked for, shape (D,).
     """
     free = tracks.copy()
     free[assigned[assigned >= 0]] = False
-    rows, columns = np.flatnonzero(free), np.flatnonzero(detections & (assigned < 0))
-    if not len(rows) or not len(columns):
+    return np.flatnonzero(free), np.flatnonzero(detections & (assigned < 0))
+
+
+def _assign(assigned: Rows, rows: Rows, detections: Rows, likeness: Floats) -> None:
+    """Assign these detections to these tracks, writing into ``assigned``, so that the likeness in all is greatest.
+
+    Args:
+        assigned: Row of each detection's track or -1, shape (D,).
+        rows: Free tracks, shape (R,).
+        detections: Free detections, shape (K,).
+        likeness: Shape (R, K); pairs without any are not assigned.
+    """
+    if not likeness.any():
         return
-    block = likeness[np.ix_(rows, columns)]
-    block = np.where(block >= at_least, block, 0.0)
-    picked_rows, picked_columns = linear_sum_assignment(block, maximize=True)
-    true = block[picked_rows, picked_columns] > 0
-    assigned[columns[picked_columns[true]]] = rows[picked_rows[true]]
+    picked_rows, picked = linear_sum_assignment(likeness, maximize=True)
+    alike = likeness[picked_rows, picked] > 0
+    assigned[detections[picked[alike]]] = rows[picked_rows[alike]]

@@ -1,20 +1,20 @@
 """From detections to visits: one real object's stay before one camera is one visit."""
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from detector_worker.core.entities import BoundingBox, Detections, Shot, Visit, VisitEnded, VisitEvent, VisitStarted
+from detector_worker.core.entities import Detections, Shot, Visit, VisitEnded, VisitEvent, VisitStarted
 from detector_worker.core.frame import Frame
 from detector_worker.core.outbox import SavedVisit
 from detector_worker.detection.appearance import describe
 from detector_worker.detection.best_shots import BestShots, is_cut, quality_of
 from detector_worker.detection.grouping import PartHabits
 from detector_worker.detection.reentry import Departed, find_returned
-from detector_worker.detection.sightings import Sighting, sightings_of
+from detector_worker.detection.sightings import Followed, Sighting, sightings_of
 from detector_worker.detection.stability_validator import StabilityValidator
 from detector_worker.detection.tracking_manager import LostTrack, TrackingManager
 from detector_worker.models.pipeline_config import StabilityConfig, TrackingConfig
@@ -27,37 +27,13 @@ _SETTLING_S: Final = 5.0
 """How long the end of a visit is held back for a track that may yet turn out to be its object."""
 
 
-@dataclass(slots=True)
-class _Followed:
-    """One track, and what has been seen of its group so far."""
-
-    first_s: float
-    first_box: BoundingBox
-    sighting: Sighting
-    """The latest."""
-    last_s: float
-    seen: int = 0
-    inside: int = 0
-    """In so many of its frames it was a part of something."""
-    classes: set[str] = field(default_factory=set)
-    """Of its parts, case-folded."""
-    triggered: bool = False
-    """Its latest frame, or one of its best pictures, had a trigger class."""
-    visit: Visit | None = None
-    appearance: NDArray[np.float32] | None = None
-
-    @property
-    def is_part(self) -> bool:
-        return self.inside * 2 > self.seen
-
-
 class VisitTracker:
     """Follows the objects of one lane and tells when a visit begins and ends. Pure: times come with the frames.
 
-    A visit begins once: when its track is stable, its group has the wanted classes, the frame has a trigger class,
-    and the object has driven in completely, or at least its box has stopped growing. A stable track that is lost
-    before that begins its visit then, with its best picture: a late record is better than none. A visit ends when
-    its object has been out of sight for longer than the re-entry time.
+    A visit begins once: when its track is stable, its group has the wanted classes, the frame has a trigger class and
+    shows it clearly, and the object has driven in completely, or at least its box has stopped growing. A stable track
+    that is lost before that begins its visit then, with its best picture: a late record is better than none. A visit
+    ends when its object has been out of sight for longer than the re-entry time.
     """
 
     def __init__(
@@ -85,6 +61,7 @@ class VisitTracker:
             trigger_classes: A visit begins only on frames with at least one of them; none named: on any.
         """
         self._camera_id, self._new_record_id = camera_id, new_record_id
+        self._min_confidence = min_confidence
         self._reentry_s = stability.reentry_seconds
         self._expected = frozenset(name.casefold() for name in expected_classes)
         self._required = frozenset(name.casefold() for name in required_classes)
@@ -95,11 +72,12 @@ class VisitTracker:
         )
         self._shots = BestShots()
         self._habits = PartHabits()
-        self._followed: dict[int, _Followed] = {}
+        self._followed: dict[int, Followed] = {}
         self._departed: dict[str, Departed] = {}
         self._now_s = 0.0
         self._last_time_s: float | None = None
         self._tracked = Detections.empty()
+        self._frame: Frame | None = None
 
     @property
     def tracked(self) -> Detections:
@@ -128,22 +106,25 @@ class VisitTracker:
     def update(self, detections: Detections, frame: Frame) -> list[VisitEvent]:
         """Take one analysed frame; returns what has begun and what has ended."""
         self._advance(frame.time_s)
+        self._frame = frame
         self._tracked = self._tracks.update_tracks(detections, frame.frame_id, time_s=self._now_s, frame_wh=frame.wh)
         sightings = sightings_of(
-            self._tracked, self._tracks, can_be_part=self._can_be_part, timestamp=frame.captured_at
+            self._tracked,
+            self._tracks,
+            can_be_part=self._can_be_part,
+            min_confidence=self._min_confidence,
+            timestamp=frame.captured_at,
         )
-        triggered = not self._trigger or any(
-            self._tracked.class_names[class_id].casefold() in self._trigger
-            for class_id in set(detections.class_id.tolist())
-        )
+        triggered = self._has_trigger(detections)
         in_sight = [self._note(sighting, frame, triggered=triggered) for sighting in sightings]
         events: list[VisitEvent] = []
-        for lost in self._tracks.lost:  # before any visit begins: it may go on in a new track at once
+        # What went out of sight comes first, visits before the rest: each may go on at once in what follows.
+        for lost in sorted(self._tracks.lost, key=self._has_no_visit):
             events += self._part_with(lost)
         for followed in in_sight:
-            sighting = followed.sighting
-            if triggered and self._is_due(followed) and not _is_arriving(sighting, frame):
-                events += self._begin(followed, Shot(frame, sighting.group(frame.captured_at), 0.0))
+            sure = followed.sighting.confidence >= self._min_confidence
+            if triggered and sure and self._is_due(followed) and not _is_arriving(followed.sighting, frame):
+                events += self._begin(followed, followed.moment(frame))
         self._shots.trim()
         return events + self._end_expired()
 
@@ -151,7 +132,7 @@ class VisitTracker:
         """End everything, as at the end of a file; what was stable but still waiting has its visit even so."""
         self._advance(time_s)
         events: list[VisitEvent] = []
-        for followed in self._followed.values():
+        for followed in list(self._followed.values()):
             events += self._begin_late(followed)
         events += [VisitEnded(visit) for visit in self.live_visits()]
         for track_id in self._followed:
@@ -169,37 +150,39 @@ class VisitTracker:
             self._now_s += max(0.0, time_s - self._last_time_s)
         self._last_time_s = time_s
 
+    def _has_no_visit(self, lost: LostTrack) -> bool:
+        return lost.track_id not in self._followed or self._followed[lost.track_id].visit is None
+
+    def _has_trigger(self, detections: Detections) -> bool:
+        confident = set(detections.class_id[detections.confidence >= self._min_confidence].tolist())
+        names = {detections.class_names[class_id].casefold() for class_id in confident}
+        return not self._trigger or not self._trigger.isdisjoint(names)
+
     def _can_be_part(self, track_id: int, class_name: str) -> bool:
         """False for an object with a visit of its own, and for classes that are seen on their own mostly."""
         followed = self._followed.get(track_id)
         return (followed is None or followed.visit is None) and self._habits.may_be_part(class_name)
 
-    def _note(self, sighting: Sighting, frame: Frame, *, triggered: bool) -> _Followed:
+    def _note(self, sighting: Sighting, frame: Frame, *, triggered: bool) -> Followed:
         """Note what a frame says of one object."""
         followed = self._followed.get(sighting.track_id)
         if followed is None:
-            followed = _Followed(self._now_s, sighting.box, sighting, self._now_s)
+            followed = Followed(self._now_s, sighting.box, sighting, self._now_s)
             self._followed[sighting.track_id] = followed
-        followed.sighting, followed.last_s = sighting, self._now_s
-        followed.seen += 1
-        followed.inside += sighting.inside
-        followed.classes.update(part.class_name.casefold() for part in sighting.parts)
+        followed.note(sighting, self._now_s)
         if followed.visit is not None:
-            visit = followed.visit
-            visit.bounding_box, visit.last_s, visit.parts = sighting.box, self._now_s, sighting.parts
-            visit.class_name, visit.confidence = sighting.class_name, max(visit.confidence, sighting.confidence)
             return followed
         self._stability.add_detection(sighting.track_id, sighting.box, time_s=self._now_s, predicted=sighting.predicted)
-        if triggered:
+        if triggered and sighting.confidence >= self._min_confidence:
             followed.triggered = True
-            present = {sighting.class_name.casefold(), *(part.class_name.casefold() for part in sighting.parts)}
-            quality = quality_of(sighting.box, sighting.confidence, frame.wh, complete=self._required <= present)
+            complete = self._required <= sighting.classes
+            quality = quality_of(sighting.box, sighting.confidence, frame.wh, complete=complete)
             self._shots.offer(sighting.track_id, frame, quality, lambda: sighting.group(frame.captured_at))
         return followed
 
-    def _is_due(self, followed: _Followed) -> bool:
+    def _is_due(self, followed: Followed) -> bool:
         """True if this is an object in its own right, stable, with the wanted classes, and without a visit so far."""
-        classes = {followed.sighting.class_name.casefold(), *followed.classes}
+        classes = followed.part_classes | {followed.sighting.class_name.casefold()}
         return (
             followed.visit is None
             and not followed.is_part
@@ -208,7 +191,7 @@ class VisitTracker:
             and self._stability.is_detection_stable(followed.sighting.track_id)
         )
 
-    def _begin(self, followed: _Followed, moment: Shot) -> list[VisitEvent]:
+    def _begin(self, followed: Followed, moment: Shot) -> list[VisitEvent]:
         """Begin a visit at a moment, or go on with the one whose object has come back."""
         track_id = followed.sighting.track_id
         shots = self._shots.of(track_id) or (moment,)
@@ -235,12 +218,14 @@ class VisitTracker:
         # The pictures go with the event alone: a visit may last for days, its pictures need not.
         return [VisitStarted(replace(followed.visit, shots=shots), moment.frame)]
 
-    def _begin_late(self, followed: _Followed) -> list[VisitEvent]:
+    def _begin_late(self, followed: Followed) -> list[VisitEvent]:
         """Begin the visit of an object that is lost before it had driven in, at its best moment."""
+        if self._frame is None or not followed.triggered or not self._is_due(followed):
+            return []
         shots = self._shots.of(followed.sighting.track_id)
-        return self._begin(followed, shots[0]) if shots and self._is_due(followed) else []
+        return self._begin(followed, shots[0] if shots else followed.moment(self._frame))
 
-    def _go_on(self, followed: _Followed) -> bool:
+    def _go_on(self, followed: Followed) -> bool:
         """Give an object the visit it continues, if there is one, of an object that went out of sight before."""
         missing = (
             Departed(other.visit, self._tracks.track(track_id).predict(), other.appearance)
@@ -258,8 +243,8 @@ class VisitTracker:
         if returned is None:
             return False
         visit = followed.visit = returned.visit
-        self._departed.pop(visit.record_id, None)
-        self._followed.pop(visit.track_id, None)
+        if self._departed.pop(visit.record_id, None) is None:
+            del self._followed[visit.track_id]  # still looked for, but under its new number from now on
         visit.track_id = followed.sighting.track_id
         visit.bounding_box, visit.last_s = followed.sighting.box, followed.last_s
         return True

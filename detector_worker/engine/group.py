@@ -169,6 +169,7 @@ class Group:
             clock=self._clock,
             tables=pipeline.tables,
         )
+        await actions.declare_tables()
         executor = PipelineExecutor(actions=actions, detectors=detectors, run_inference=self._scheduler.run)
         rate = spec.target_fps or pipeline.target_fps
         lane = Lane(

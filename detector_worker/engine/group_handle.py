@@ -52,7 +52,7 @@ class GroupHandle:
         self._channel: Channel | None = None
         self._stopping = False
 
-    async def start(self) -> None:
+    def start(self) -> None:
         """Start the process and keep one running from now on."""
         self._keeper = asyncio.create_task(self._keep_running(), name=f"{self.name}-keeper")
 

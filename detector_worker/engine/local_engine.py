@@ -62,18 +62,15 @@ class _Subscription:
 class LocalEngine:
     """Implements `Engine` with child processes. Used on one event loop."""
 
-    def __init__(
-        self, configuration: Configuration, *, spool: VisitKeeper, events: EngineEvents, read_model: ReadModel
-    ) -> None:
+    def __init__(self, configuration: Configuration, *, spool: VisitKeeper, read_model: ReadModel) -> None:
         """Wire it.
 
         Args:
             configuration: All settings; goes to the groups as it is.
             spool: Where groups' entries are accepted and visits kept.
-            events: Who is told of results and camera states.
             read_model: Where states and figures are reported.
         """
-        self._spool, self._events, self._read_model = spool, events, read_model
+        self._spool, self._read_model = spool, read_model
         self._grace_s = configuration.streams.subscription_grace_seconds
         self._subscriptions: dict[str, _Subscription] = {}
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -87,14 +84,18 @@ class LocalEngine:
         ]
         self._ready = {group.name: asyncio.Event() for group in self._groups}
 
-    async def start(self) -> None:
+    async def start(self, events: EngineEvents) -> None:
         """Start the groups and wait for their first sign of life.
+
+        Args:
+            events: Who is told of results and camera states.
 
         Raises:
             ServiceError: A group did not come up.
         """
+        self._events = events
         for group in self._groups:
-            await group.start()
+            group.start()
         try:
             async with asyncio.timeout(_START_S):
                 for ready in self._ready.values():

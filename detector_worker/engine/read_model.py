@@ -1,6 +1,6 @@
 """What the engine reports of itself into the state managers, which all who ask read."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from detector_worker.core.addresses import Address
 from detector_worker.core.entities import StreamState, StreamStatus
@@ -24,23 +24,28 @@ __all__ = ["ReadModel"]
 _SCHEMES = frozenset({"rtsp", "rtsps", "http", "https"})
 
 
-@dataclass(slots=True)
 class ReadModel:
     """The state managers that an engine writes to. Used on one event loop."""
 
-    streams: StreamStateManager
-    cameras: CameraStateManager
-    models: ModelStateManager
-    pipelines: PipelineStateManager
-    sessions: SessionStateManager
-    services: ServiceStateManager
-    _models_by_group: dict[str, tuple[ModelReport, ...]] = field(default_factory=dict)
+    def __init__(
+        self,
+        *,
+        streams: StreamStateManager,
+        cameras: CameraStateManager,
+        models: ModelStateManager,
+        pipelines: PipelineStateManager,
+        sessions: SessionStateManager,
+        services: ServiceStateManager,
+    ) -> None:
+        self._streams, self._cameras, self._models = streams, cameras, models
+        self._pipelines, self._sessions, self._services = pipelines, sessions, services
+        self._models_by_group: dict[str, tuple[ModelReport, ...]] = {}
 
     def add_subscription(self, spec: SubscriptionSpec, group: str) -> None:
         """A subscription is there, with its camera in whatever state it is."""
-        status = self.streams.get(spec.camera_id)
+        status = self._streams.get(spec.camera_id)
         url = spec.rtsp_url or spec.snapshot_url
-        self.cameras.set(
+        self._cameras.set(
             spec.subscription_id,
             CameraConnection(
                 subscription_id=spec.subscription_id,
@@ -56,51 +61,51 @@ class ReadModel:
 
     def remove_subscription(self, spec: SubscriptionSpec) -> None:
         """A subscription has ended; its camera is forgotten with the last one."""
-        self.cameras.remove(spec.subscription_id)
-        self.pipelines.remove(spec.subscription_id)
-        if not any(one.camera_id == spec.camera_id for one in self.cameras.snapshot().values()):
-            self.streams.remove(spec.camera_id)
+        self._cameras.remove(spec.subscription_id)
+        self._pipelines.remove(spec.subscription_id)
+        if not any(one.camera_id == spec.camera_id for one in self._cameras.snapshot().values()):
+            self._streams.remove(spec.camera_id)
 
     def set_stream_status(self, status: StreamStatus) -> None:
         """A camera's connection has changed."""
-        subscriptions = [one for one in self.cameras.snapshot().values() if one.camera_id == status.camera_id]
+        subscriptions = [one for one in self._cameras.snapshot().values() if one.camera_id == status.camera_id]
         if not subscriptions:
             return
-        self.streams.set(status.camera_id, status)
+        self._streams.set(status.camera_id, status)
         for camera in subscriptions:
-            self.cameras.set(camera.subscription_id, replace(camera, state=status.state))
+            self._cameras.set(camera.subscription_id, replace(camera, state=status.state))
 
     def set_session(self, display_id: str, session_id: SessionId | None) -> None:
         """A display's session was set, or ended."""
         if session_id is None:
-            self.sessions.remove(display_id)
+            self._sessions.remove(display_id)
         else:
-            self.sessions.set(display_id, session_id)
+            self._sessions.set(display_id, session_id)
 
     def group_starts(self, name: str, pid: int) -> None:
         """A group's process has been started."""
-        self.services.set(name, ServiceState("starting", pid=pid))
+        self._services.set(name, ServiceState("starting", pid=pid))
 
     def group_down(self, name: str, reason: str) -> None:
         """A group's process has ended."""
-        self.services.set(name, ServiceState("down", detail=reason))
+        self._services.set(name, ServiceState("down", detail=reason))
         self._set_models(name, ())
 
     def take_report(self, name: str, report: GroupReport) -> None:
         """Take a group's figures."""
-        state = self.services.get(name)
+        state = self._services.get(name)
         if state is not None and state.state != "ok":
-            self.services.set(name, replace(state, state="ok"))
+            self._services.set(name, replace(state, state="ok"))
         self._set_models(name, report.models)
         for lane in report.lanes:
             self._take_lane(lane)
 
     def _take_lane(self, lane: LaneReport) -> None:
-        camera = self.cameras.get(lane.subscription_id)
+        camera = self._cameras.get(lane.subscription_id)
         if camera is None:
             return
         p50_ms, p95_ms = lane.latency_ms or (None, None)
-        self.cameras.set(
+        self._cameras.set(
             lane.subscription_id,
             replace(
                 camera,
@@ -113,7 +118,7 @@ class ReadModel:
                 reconnects=lane.reconnects,
             ),
         )
-        self.pipelines.set(
+        self._pipelines.set(
             lane.subscription_id,
             PipelineRuns(lane.runs_under_way, lane.runs_completed, lane.runs_partial, lane.runs_failed),
         )
@@ -126,6 +131,6 @@ class ReadModel:
         for model in (one for of_group in self._models_by_group.values() for one in of_group):
             memory[model.model_id] = memory.get(model.model_id, 0) + model.memory_bytes
         for model_id, memory_bytes in memory.items():
-            self.models.set(model_id, ModelState("ready", memory_bytes))
+            self._models.set(model_id, ModelState("ready", memory_bytes))
         for model_id in before - memory.keys():
-            self.models.remove(model_id)
+            self._models.remove(model_id)

@@ -1,0 +1,1 @@
+"""Cameras that do not exist: films played over RTSP, with faults on demand."""

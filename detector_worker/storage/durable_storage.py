@@ -30,13 +30,7 @@ class DurableStorage:
 
     Attributes:
         spool: What is accepted here is on disk, and reaches the servers whenever they can be reached.
-        database: For whoever reads rows.
-        redis: For whoever reads pictures.
     """
-
-    spool: Spool
-    database: DatabaseManager
-    redis: RedisClient
 
     def __init__(
         self,
@@ -65,6 +59,7 @@ class DurableStorage:
         self._auto_migrate, self._drain_s = auto_migrate, drain_s
         self._notify_server, self._notify_sink = notify_server, notify_sink
         self._lock = FolderLock(data_dir / WORKER_LOCK)
+        self.spool = Spool(data_dir / "spool.sqlite")
         self._running = AsyncExitStack()
 
     async def start(self) -> None:
@@ -92,16 +87,15 @@ class DurableStorage:
         self._running.callback(self._lock.release)
         database, redis_url = await self._start_servers()
         self._lock.publish({"postgresql": _psql_address(database), "redis": _redis_cli_arguments(redis_url)})
-        self.spool = Spool(self._data_dir / "spool.sqlite")
         await self.spool.start()
         self._running.push_async_callback(self.spool.stop)
-        self.database = DatabaseManager(database, auto_migrate=self._auto_migrate)
-        self._running.push_async_callback(self.database.disconnect)
-        self.redis = RedisClient(redis_url)
-        self._running.push_async_callback(self.redis.disconnect)
+        manager = DatabaseManager(database, auto_migrate=self._auto_migrate)
+        self._running.push_async_callback(manager.disconnect)
+        client = RedisClient(redis_url)
+        self._running.push_async_callback(client.disconnect)
         sinks = (
-            PostgresqlSink(self.database, auto_migrate=self._auto_migrate, clock=SystemClock()),
-            RedisSink(self.redis, clock=SystemClock()),
+            PostgresqlSink(manager, auto_migrate=self._auto_migrate, clock=SystemClock()),
+            RedisSink(client, clock=SystemClock()),
         )
         self._drainers = Drainers(self.spool, sinks, notify=self._notify_sink)
         self._drainers.start()

@@ -14,7 +14,7 @@ from detector_worker.streams.frame_stamper import FrameStamper
 from detector_worker.streams.stream_errors import classify, stream_error
 from detector_worker.streams.video_input import VideoInput
 
-__all__ = ["FileReader"]
+__all__ = ["FileReader", "count_frames"]
 
 _FORMATS: Final = "mov,matroska,avi,mpegts,mpeg,flv,h264,hevc,m4v"
 """Films only: no playlist, which could name further files or addresses."""
@@ -94,3 +94,12 @@ class FileReader:
 
     def _error(self, exc: av.FFmpegError) -> StreamError:
         return stream_error(classify(exc), f"FFmpeg: {exc.strerror}", where=self._where)
+
+
+def count_frames(path: Path) -> int | None:
+    """Return how many pictures a film says it has; None where it does not say, or cannot be read."""
+    try:
+        with av.open(f"file:{path.absolute()}", options={"protocol_whitelist": "file"}) as container:
+            return container.streams.video[0].frames or None
+    except (av.FFmpegError, IndexError):
+        return None

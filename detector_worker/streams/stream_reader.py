@@ -150,6 +150,8 @@ class StreamReader:
                 self._take(frame)
                 if self._wake.is_set():
                     self._wake.clear()
+                    if self._stopping.is_set():
+                        return
                     self._change(StreamState.CONNECTING)
                     source.handle_reconnection()
         self._change(StreamState.STOPPED, error_class="ended", reason="The film has ended")

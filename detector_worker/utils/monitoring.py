@@ -45,7 +45,7 @@ class ProcessMetrics(TypedDict):
 class SystemMonitor:
     """Reads the figures. May block for some milliseconds: call it in a thread. Thread-safe."""
 
-    def __init__(self, *, disk: Path) -> None:
+    def __init__(self, disk: Path) -> None:
         """Watch the disk on which ``disk``, an existing folder, lies."""
         self._disk = disk
         self._process = psutil.Process()

@@ -72,9 +72,9 @@ class Plant:
 
 
 def archive(folder: Path) -> Path:
-    branches = [{**branch, "crop": True} for branch in tiny_pipeline()["pipeline"]["branches"]]
-    branches.append({**branches[0], "modelId": "absent_v1", "cropClass": "blue"})
-    return write_tiny_mpta(folder / "tiny.mpta", branches=branches)
+    branches = tiny_pipeline()["pipeline"]["branches"]
+    absent = {**branches[0], "modelId": "absent_v1", "cropClass": "blue"}
+    return write_tiny_mpta(folder / "tiny.mpta", branches=[*branches, absent])
 
 
 @pytest.fixture

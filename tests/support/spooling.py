@@ -1,15 +1,13 @@
 """Entries, clocks and watchers for tests of the spool and what empties it."""
 
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from uuid import uuid4
 
 from detector_worker.core.entities import BoundingBox, DetectionResult, FieldValue, Visit
 from detector_worker.core.outbox import CreateRecord, Delivery, PublishMessage, SpoolEntry, StoreImage, UpdateRecord
 from detector_worker.storage.drainers import SinkState
 
-__all__ = ["StateLog", "creation", "image", "publication", "record_ids", "update", "visit"]
+__all__ = ["StateLog", "creation", "image", "publication", "update", "visit"]
 
 
 @dataclass
@@ -20,11 +18,6 @@ class StateLog:
 
     def __call__(self, state: SinkState) -> None:
         self.states.append(state)
-
-
-def record_ids() -> Iterator[str]:
-    while True:
-        yield str(uuid4())
 
 
 def _entry(record_id: str, name: str, delivery: Delivery, created_at: float | None) -> SpoolEntry:

@@ -236,6 +236,7 @@ def _branch(name: str, classes: list[str]) -> dict[str, Any]:
         "classes": classes,
         "resultField": name,
         "parallel": True,
+        "crop": True,
     }
 
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from itertools import filterfalse
 from pathlib import Path
 from typing import Any
 
@@ -173,7 +174,11 @@ async def test_no_server_outlives_a_killed_owner(folder: Path) -> None:
     with owner:
         owner.kill()
 
-    await wait_until(lambda: all(map(is_gone, pids)), timeout_s=5)
+    try:
+        await wait_until(lambda: all(map(is_gone, pids)), timeout_s=5)
+    finally:
+        for pid in filterfalse(is_gone, pids):
+            os.kill(pid, signal.SIGKILL)
 
 
 @pytest.mark.faults
@@ -182,12 +187,17 @@ async def test_an_orphan_of_an_earlier_owner_is_stopped_and_replaced(folder: Pat
         await insert(servers, 7)
         commands = [psutil.Process(pid).cmdline() for pid in servers.processes().values()]
     orphans = [start_as_the_servers_do(folder, *command) for command in commands]
-    await wait_until((folder / "servers" / "valkey" / "server.pid").exists)
-    await wait_until(lambda: "ready" in (folder / "servers" / "postgresql" / "postmaster.pid").read_text())
+    try:
+        await wait_until((folder / "servers" / "valkey" / "server.pid").exists)
+        await wait_until(lambda: "ready" in (folder / "servers" / "postgresql" / "postmaster.pid").read_text())
 
-    with EmbeddedServers(folder) as servers:
-        assert [orphan.wait(timeout=5) for orphan in orphans] == [0, 0]
-        assert await kept(servers) == [7]
+        with EmbeddedServers(folder) as servers:
+            assert [orphan.wait(timeout=5) for orphan in orphans] == [0, 0]
+            assert await kept(servers) == [7]
+    finally:
+        for orphan in orphans:
+            orphan.kill()
+            orphan.wait()
 
 
 @pytest.mark.faults

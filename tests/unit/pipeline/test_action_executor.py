@@ -19,6 +19,7 @@ from support.pipeline_runs import (
     make_visit,
 )
 
+from detector_worker.core.clock import SystemClock
 from detector_worker.core.entities import BoundingBox
 from detector_worker.core.exceptions import ActionExecutionError, PipelineError, ServiceError
 from detector_worker.core.frame import Frame
@@ -32,8 +33,9 @@ from detector_worker.core.outbox import (
     UpdateRecord,
 )
 from detector_worker.models.pipeline_config import ActionConfig
-from detector_worker.pipeline.action_executor import ActionType
+from detector_worker.pipeline.action_executor import ActionExecutor, ActionType
 from detector_worker.pipeline.context import PipelineContext
+from detector_worker.pipeline.field_mapper import FieldMapper
 from detector_worker.pipeline.pictures import compress_image, crop_region_from_frame
 
 _ACTIONS: TypeAdapter[list[ActionConfig]] = TypeAdapter(list[ActionConfig])
@@ -229,6 +231,19 @@ async def test_a_picture_that_cannot_be_made_does_not_cost_the_record() -> None:
     assert [type(entry.delivery) for entry in outbox.entries] == [CreateRecord]
     assert context.has_failed_action
     assert "holds no pixel" in context.warnings[0]
+
+
+async def test_a_picture_that_is_not_made_in_time_does_not_cost_the_record() -> None:
+    async def too_late(work: object, /) -> Any:
+        raise TimeoutError
+
+    outbox, context = RecordingOutbox(), make_context()
+    actions = ActionExecutor(outbox=outbox, mapper=FieldMapper(), run_blocking=too_late, clock=SystemClock(), tables={})
+
+    await actions.execute_actions(_ACTIONS.validate_python([IMAGE, CREATE]), context.frame, context)
+
+    assert [type(entry.delivery) for entry in outbox.entries] == [CreateRecord]
+    assert "was not made within 10 s" in context.warnings[0]
 
 
 async def test_an_unexpected_error_of_one_action_does_not_cost_the_others(caplog: pytest.LogCaptureFixture) -> None:

@@ -51,7 +51,7 @@ def test_first_and_last_fragment_are_marked_as_such() -> None:
 
 
 @pytest.mark.parametrize("ends_picture", [True, False])
-def test_the_marker_tells_the_end_of_a_picture(ends_picture: bool) -> None:  # noqa: FBT001 - pytest's parameter
+def test_the_marker_tells_the_end_of_a_picture(ends_picture: bool) -> None:
     header, payload = interleaved_packet(
         b"abc", channel=2, sequence=70_000, timestamp=2**32 + 5, ssrc=7, ends_picture=ends_picture
     )

@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from itertools import pairwise
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from support.cameras import wait_until
 from support.tiny_clip import write_tiny_clip
 
 from detector_worker.core.exceptions import ServiceError
@@ -49,6 +51,11 @@ class _Client:
         header = await self.reader.readexactly(4)
         assert header[:1] == b"$"
         return header[1], await self.reader.readexactly(int.from_bytes(header[2:], "big"))
+
+    async def read_to_the_end(self) -> None:
+        """Read until the server ends the connection, which raises."""
+        while True:
+            await self.read_packet()
 
     async def play(self) -> None:
         await self.ask("SETUP", "/trackID=0", Transport="RTP/AVP/TCP;unicast;interleaved=0-1")
@@ -99,7 +106,9 @@ async def test_play_without_setup_is_refused(client: _Client) -> None:
     assert (await client.ask("PLAY"))[0] == 454
 
 
-@pytest.mark.parametrize("hostile", [b"\r\n\r\n", b"x" * 200_000, b"GET\r\n\r\n", b"A B C\r\nContent-Length: x\r\n\r\n"])
+@pytest.mark.parametrize(
+    "hostile", [b"\0\r\n\r\n", b"x" * 200_000, b"GET\r\n\r\n", b"A B C\r\nContent-Length: x\r\n\r\n"]
+)
 async def test_who_does_not_speak_rtsp_is_dropped(client: _Client, hostile: bytes) -> None:
     client.writer.write(hostile)
 
@@ -118,8 +127,8 @@ async def test_pictures_follow_each_other_over_the_end_of_the_clip(client: _Clie
             if packet[1] & 0x80:
                 stamps.append(int.from_bytes(packet[4:8], "big"))
 
-    assert {(after - before) % 2**32 for before, after in zip(stamps, stamps[1:], strict=False)} == {4500}
-    assert {(after - before) % 2**16 for before, after in zip(sequence, sequence[1:], strict=False)} == {1}
+    assert {(after - before) % 2**32 for before, after in pairwise(stamps)} == {4500}
+    assert {(after - before) % 2**16 for before, after in pairwise(sequence)} == {1}
 
 
 async def test_a_refusing_camera_resets_its_clients_and_leaves_the_others_alone(
@@ -132,8 +141,7 @@ async def test_a_refusing_camera_resets_its_clients_and_leaves_the_others_alone(
     server.set_fault("cam-1", Fault.REFUSE)
 
     with pytest.raises((EOFError, ConnectionError)):
-        while True:
-            await client.read_packet()
+        await client.read_to_the_end()
     again = await _Client.connect(server.urls["cam-1"])
     with pytest.raises((EOFError, ConnectionError)):
         await again.ask("DESCRIBE")
@@ -166,9 +174,7 @@ async def test_a_client_that_does_not_read_is_dropped(tmp_path: Path) -> None:
         await client.play()
         client.writer.transport.pause_reading()  # type: ignore[attr-defined]
 
-        async with asyncio.timeout(10):
-            while server.connected("cam-1"):
-                await asyncio.sleep(0.05)
+        await wait_until(lambda: server.connected("cam-1") == 0, timeout_s=10)
         client.close()
 
 

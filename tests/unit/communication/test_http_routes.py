@@ -1,0 +1,75 @@
+import aiohttp
+import pytest
+from support.serving import Settings, Worker, serving
+
+from detector_worker.core.singleton_managers import CameraConnection, QueueState, ServiceState
+
+
+async def get(worker: Worker, path: str, **headers: str) -> tuple[int, str, bytes]:
+    async with aiohttp.ClientSession() as http, http.get(worker.http_url + path, headers=headers) as answer:
+        return answer.status, answer.content_type, await answer.read()
+
+
+async def health(worker: Worker) -> tuple[int, str]:
+    async with aiohttp.ClientSession() as http, http.get(worker.http_url + "/health") as answer:
+        return answer.status, (await answer.json())["status"]
+
+
+async def test_the_newest_picture_of_a_camera() -> None:
+    async with serving() as worker:
+        worker.engine.pictures = {"gate": b"\xff\xd8jpeg", "yard/1": b"\xff\xd8other", "dark": None}
+
+        assert await get(worker, "/camera/gate/image") == (200, "image/jpeg", b"\xff\xd8jpeg")
+        assert await get(worker, "/camera/yard%2F1/image") == (200, "image/jpeg", b"\xff\xd8other")
+        status, _, body = await get(worker, "/camera/dark/image")
+        assert (status, b"No frame yet" in body) == (503, True)
+        assert (await get(worker, "/camera/nowhere/image"))[0] == 404
+
+
+async def test_pictures_need_the_token_and_health_shows_only_the_status_without() -> None:
+    async with serving(Settings(tokens=("Kanarienvogel",))) as worker:
+        worker.engine.pictures = {"gate": b"\xff\xd8"}
+
+        assert (await get(worker, "/camera/gate/image"))[0] == 401
+        assert (await get(worker, "/camera/gate/image", Authorization="Bearer Kanarienvogel"))[0] == 200
+        assert (await get(worker, "/camera/gate/image", Origin="https://evil.example"))[0] == 403
+        assert await get(worker, "/health") == (200, "application/json", b'{"status":"ok"}')
+        assert b"4711" in (await get(worker, "/health", Authorization="Bearer Kanarienvogel"))[2]
+
+
+async def test_health_tells_every_component_and_the_groups_pids() -> None:
+    async with serving() as worker, aiohttp.ClientSession() as http:
+        worker.queues.set("redis", QueueState(ok=True, images=3))
+        worker.cameras.set(
+            "desk;gate", CameraConnection("desk;gate", "gate", "rtsp://gate/", "active", group="group-0")
+        )
+        async with http.get(worker.http_url + "/health") as answer:
+            content = await answer.json()
+
+    assert content["components"]["group-0"] == {"state": "ok", "detail": None, "pid": 4711}
+    assert content["queues"]["redis"]["images"] == 3
+    assert content["cameras"]["desk;gate"]["group"] == "group-0"
+
+
+@pytest.mark.parametrize(
+    ("services", "queue", "expected"),
+    [
+        ({"group-0": "ok", "postgresql": "ok"}, True, (200, "ok")),
+        ({"group-0": "ok", "postgresql": "down"}, True, (200, "degraded")),
+        ({"group-0": "ok", "group-1": "starting"}, True, (200, "degraded")),
+        ({"group-0": "ok"}, False, (200, "degraded")),
+        ({"group-0": "starting", "group-1": "down"}, True, (503, "failed")),
+        ({"group-0": "starting"}, True, (503, "starting")),
+        ({}, True, (503, "starting")),
+    ],
+)
+async def test_health_is_503_only_while_no_camera_can_be_analysed(
+    services: dict[str, str], queue: bool, expected: tuple[int, str]
+) -> None:
+    async with serving() as worker:
+        worker.services.remove("group-0")
+        for name, state in services.items():
+            worker.services.set(name, ServiceState(state))  # type: ignore[arg-type] # the table's words
+        worker.queues.set("postgresql", QueueState(ok=queue))
+
+        assert await health(worker) == expected

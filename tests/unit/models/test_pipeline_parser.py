@@ -1,0 +1,154 @@
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.tiny_models import tiny_pipeline
+
+from detector_worker.core.exceptions import PipelineError
+from detector_worker.models.pipeline_parser import parse_pipeline
+
+
+def parse(document: Any) -> Any:
+    return parse_pipeline(json.dumps(document).encode(), where="archive a.mpta")
+
+
+def refusal(document: Any) -> str:
+    with pytest.raises(PipelineError) as caught:
+        parse(document)
+    return caught.value.what
+
+
+def test_a_right_file_gives_its_pipeline_without_warnings():
+    config, warnings = parse(tiny_pipeline())
+
+    assert config.model_id == "tiny_squares_v1"
+    assert warnings == ()
+
+
+def test_all_faults_are_told_at_once_with_their_paths():
+    document = tiny_pipeline(minConfidence=3, stability={"minFrames": "four", "minIou": None}, targetFps=-1)
+
+    what = refusal(document)
+
+    assert "pipeline.minConfidence: the number 3 stands there, allowed is less than or equal to 1" in what
+    assert "pipeline.stability.minFrames: a text of 4 characters stands there" in what
+    assert "pipeline.stability.minIou: null stands there" in what
+    assert "pipeline.targetFps: the number -1 stands there" in what
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ({"minConfidense": 0.5}, "pipeline.minConfidense is not known; did you mean 'minConfidence'?"),
+        ({"min_confidence_": 0.5}, "did you mean 'minConfidence'?"),
+        ({"stability": {"minFrame": 1}}, "pipeline.stability.minFrame is not known; did you mean 'minFrames'?"),
+        (
+            {"actions": [{"type": "redis_save_image", "key": "k", "qualty": 3}]},
+            "pipeline.actions[0].qualty is not known; did you mean 'quality'?",
+        ),
+        (
+            {
+                "parallelActions": [
+                    {
+                        "type": "postgresql_update",
+                        "table": "t",
+                        "key_field": "a",
+                        "key_value": "b",
+                        "fields": {},
+                        "waitForBranch": [],
+                    }
+                ]
+            },
+            "pipeline.parallelActions[0].waitForBranch is not known; did you mean 'waitForBranches'?",
+        ),
+        (
+            {"actions": [{"type": "redis_save_imge", "key": "k"}]},
+            "pipeline.actions[0].type: 'redis_save_imge' stands there, which is no kind of action; "
+            "did you mean 'redis_save_image'?",
+        ),
+        ({"actions": [{"key": "k"}]}, "pipeline.actions[0].type: null stands there"),
+        (
+            {"modelType": "detecton"},
+            "pipeline.modelType: 'detecton' stands there, allowed is 'detection', 'classification' or 'ocr'; "
+            "did you mean 'detection'?",
+        ),
+        ({"branches": [{"modelId": "b"}]}, "pipeline.branches[0].modelFile is missing"),
+        ({"branches": {}}, "pipeline.branches: an object stands there"),
+    ],
+)
+def test_a_fault_is_told_with_its_path_and_the_nearest_word(overrides: dict[str, Any], expected: str):
+    assert expected in refusal(tiny_pipeline(**overrides))
+
+
+def test_values_that_could_be_secret_are_never_quoted():
+    canary = "canary-Password1"
+    document = tiny_pipeline(minConfidence=canary, targetFps=[canary], tracking=canary, modelId={"x": canary})
+
+    assert canary not in refusal(document)
+
+
+def test_without_a_version_unknown_keys_only_warn():
+    document = tiny_pipeline(crop_class="x", actions=[{"type": "redis_save_image", "key": "k", "bucket": "b"}])
+    del document["schemaVersion"]
+
+    config, warnings = parse(document)
+
+    assert config.actions[0].result_name == "redis_save_image"
+    assert any(warning.startswith("pipeline.actions[0].bucket is not known") for warning in warnings)
+    assert len(warnings) == 2
+
+
+def test_without_a_version_wrong_values_are_still_errors():
+    document = tiny_pipeline(old_key=1, minConfidence=3)
+    del document["schemaVersion"]
+
+    assert "minConfidence" in refusal(document)
+
+
+def test_a_version_of_the_future_is_refused():
+    assert "schemaVersion" in refusal({**tiny_pipeline(), "schemaVersion": 2})
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b'{"a": NaN}', b"[" * 100_000, b'{"a":' * 200 + b"1" + b"}" * 200])
+def test_what_is_no_json_or_too_deep_is_one_clear_error(content: bytes):
+    with pytest.raises(PipelineError, match="no JSON|nested"):
+        parse_pipeline(content, where="archive a.mpta")
+
+
+@pytest.mark.parametrize("document", [None, [], 1, "x", {}, {"pipeline": None}, {"pipeline": []}])
+def test_json_that_is_no_pipeline_is_refused(document: Any):
+    assert refusal(document)
+
+
+def test_a_byte_order_mark_is_no_fault():
+    content = b"\xef\xbb\xbf" + json.dumps(tiny_pipeline()).encode()
+
+    assert parse_pipeline(content, where="archive a.mpta")[0].model_id == "tiny_squares_v1"
+
+
+def test_a_thousand_faults_are_told_in_bounds():
+    what = refusal(tiny_pipeline(**{f"unknown{number}": 1 for number in range(1000)}))
+
+    assert "and 950 more" in what
+    assert len(what) < 10_000
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.floats(allow_nan=False) | st.integers(-(2**40), 2**40) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(key=st.sampled_from(sorted(tiny_pipeline()["pipeline"])), value=JSON, versioned=st.booleans())
+def test_any_value_anywhere_is_read_or_refused_as_ours(key: str, value: Any, versioned: bool):
+    document = tiny_pipeline(**{key: value})
+    if not versioned:
+        del document["schemaVersion"]
+    try:
+        parse(document)
+    except PipelineError:
+        pass

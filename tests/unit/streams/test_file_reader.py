@@ -1,0 +1,115 @@
+import threading
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from support.assets import assets_dir
+from support.tiny_clip import read_frame_number, write_tiny_clip
+
+from detector_worker.core.clock import SystemClock
+from detector_worker.core.exceptions import StreamError
+from detector_worker.core.frame import Frame
+from detector_worker.streams.file_reader import FileReader
+from detector_worker.streams.frame_stamper import FrameStamper
+
+
+def _reader(path: Path, stopping: threading.Event | None = None) -> FileReader:
+    return FileReader(path, FrameStamper("film"), clock=SystemClock(), stopping=stopping or threading.Event())
+
+
+def _read_all(path: Path) -> list[Frame]:
+    reader = _reader(path)
+    reader.connect()
+    try:
+        return list(iter(reader.read_frame, None))
+    finally:
+        reader.close()
+
+
+@pytest.mark.parametrize("b_frames", [0, 2])
+def test_every_picture_comes_in_order(tmp_path: Path, b_frames: int) -> None:
+    frames = _read_all(write_tiny_clip(tmp_path / "clip.mp4", seconds=3, fps=10, b_frames=b_frames).path)
+
+    assert [read_frame_number(frame.bgr()) for frame in frames] == list(range(30))
+    assert [frame.frame_id for frame in frames] == list(range(1, 31))
+
+
+def test_times_are_those_of_the_film(tmp_path: Path) -> None:
+    frames = _read_all(write_tiny_clip(tmp_path / "clip.mp4", seconds=1, fps=10).path)
+
+    assert [frame.time_s for frame in frames] == pytest.approx([number / 10 for number in range(10)])
+    assert frames[-1].captured_at - frames[0].captured_at == pytest.approx(0.9)
+
+
+def test_a_film_of_varying_rate_keeps_its_times() -> None:
+    frames = _read_all(assets_dir() / "clip" / "street_parked.mp4")
+
+    assert len(frames) == 734
+    steps = [after.time_s - before.time_s for before, after in pairwise(frames)]
+    assert min(steps) > 0
+    assert max(steps) > 2 * min(steps)
+
+
+def test_it_begins_again_when_asked(tmp_path: Path) -> None:
+    reader = _reader(write_tiny_clip(tmp_path / "clip.mp4", seconds=1).path)
+    reader.connect()
+    reader.read_frame()
+    reader.handle_reconnection()
+    frame = reader.read_frame()
+    reader.close()
+
+    assert frame is not None
+    assert (read_frame_number(frame.bgr()), frame.frame_id) == (0, 2)
+
+
+def test_it_ends_when_it_is_told_to_stop(tmp_path: Path) -> None:
+    stopping = threading.Event()
+    reader = _reader(write_tiny_clip(tmp_path / "clip.mp4", seconds=1).path, stopping)
+    reader.connect()
+    stopping.set()
+
+    assert reader.read_frame() is None
+    reader.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "error_class"),
+    [
+        ("absent.mp4", None, "not_found"),
+        ("empty.mp4", b"", "corrupt"),
+        ("list.m3u8", b"#EXTM3U\n#EXTINF:10,\nfile:///etc/hosts\n#EXT-X-ENDLIST\n", None),
+        ("list.ffconcat", b"ffconcat version 1.0\nfile clip.mp4\n", None),
+    ],
+)
+def test_what_is_no_film_is_refused(tmp_path: Path, name: str, content: bytes | None, error_class: str | None) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+
+    with pytest.raises(StreamError, match=name) as caught:
+        _reader(tmp_path / name).connect()
+    assert error_class in (None, caught.value.error_class)
+
+
+def test_a_protocol_in_the_name_is_taken_as_a_name(tmp_path: Path) -> None:
+    clip = write_tiny_clip(tmp_path / "clip.mp4", seconds=1)
+
+    with pytest.raises(StreamError):
+        _reader(Path(f"concat:{clip.path}|{clip.path}")).connect()
+
+
+def test_damaged_pictures_are_withheld_until_the_next_key_frame(tmp_path: Path) -> None:
+    clip = write_tiny_clip(tmp_path / "clip.h264", seconds=4, fps=10, gop=10)
+    data = bytearray(clip.path.read_bytes())
+    middle = data.index(b"\x00\x00\x01\x41", len(data) // 2) + 8  # inside some P picture of the second half
+    data[middle : middle + 24] = bytes(24 * [0xA5])
+    clip.path.write_bytes(data)
+    reader = _reader(clip.path)
+    reader.connect()
+    numbers = [read_frame_number(frame.bgr()) for frame in iter(reader.read_frame, None)]
+    reader.close()
+
+    missing = sorted(set(range(40)) - set(numbers))
+    assert missing
+    assert missing == list(range(missing[0], missing[-1] + 1))
+    assert (missing[-1] + 1) % 10 == 0
+    assert reader._stamper.damaged >= len(missing)

@@ -1,12 +1,18 @@
 """Fixtures of every test."""
 
+import json
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
+import av
+import numpy as np
 import pytest
 import pytest_asyncio
 from support.databases import config_of, create_database, drop_database, make_template
 from support.folders import open_folder
+from support.tiny_models import squares_image, write_tiny_mpta
 
+from detector_worker.core.frame import Frame
 from detector_worker.storage.database_manager import DatabaseConfig, DatabaseManager
 from detector_worker.storage.embedded_servers import EmbeddedServers
 from detector_worker.storage.redis_client import RedisClient
@@ -46,3 +52,32 @@ async def redis_client(servers: EmbeddedServers) -> AsyncIterator[RedisClient]:
     async with RedisClient(f"unix://{servers.redis_socket}") as client:
         await client.pipeline([("FLUSHALL",)])
         yield client
+
+
+@pytest.fixture
+def temp_config_file(tmp_path: Path) -> Path:
+    """A configuration file of a worker that keeps to a folder of its own and takes any free port."""
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps({"server": {"port": 0, "data_dir": str(tmp_path / "data")}}))
+    return file
+
+
+@pytest.fixture
+def mock_frame() -> Frame:
+    """Noise, 640x360, as a BGR picture: nothing to be found in it."""
+    noise = np.random.default_rng(1).integers(0, 256, (360, 640, 1), np.uint8).repeat(3, axis=2)
+    return Frame(noise, camera_id="mock", frame_id=1, time_s=0.0, captured_at=1_700_000_000.0)
+
+
+@pytest.fixture
+def sample_frame() -> Frame:
+    """A red square at (100, 100) and a blue one at (400, 200), each 64 px, 640x360, as decoded from a camera."""
+    image = squares_image({(100, 100): "red", (400, 200): "blue"})
+    picture = av.VideoFrame.from_ndarray(image, format="bgr24").reformat(format="yuv420p")
+    return Frame(picture, camera_id="sample", frame_id=1, time_s=0.0, captured_at=1_700_000_000.0)
+
+
+@pytest.fixture
+def sample_mpta_file(tmp_path: Path) -> Path:
+    """An archive with the tiny detector and classifier and a complete pipeline."""
+    return write_tiny_mpta(tmp_path / "sample.mpta")

@@ -1,0 +1,1 @@
+"""Clients: WebSocket, HTTP, access."""

@@ -5,7 +5,8 @@ import logging
 import time
 import uuid
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
@@ -66,7 +67,11 @@ class WebSocketHandler:
         self._results: deque[LaneResult] = deque()
         self._results_there = asyncio.Event()
         self._shutting_down = False
-        self._nobody_left = asyncio.Event()
+        self._requests_under_way = 0
+        self._no_request_under_way = asyncio.Event()
+        self._no_request_under_way.set()
+        self._nobody_there = asyncio.Event()
+        self._nobody_there.set()
 
     async def run(self) -> None:
         """Send heartbeats and results until cancelled."""
@@ -75,20 +80,21 @@ class WebSocketHandler:
             group.create_task(self._dispatch_loop(), name="result dispatch")
 
     async def shut_down(self, *, grace_s: float = 2.0) -> None:
-        """Let nobody in any more, close everybody (1001) once what is queued has gone out; takes at most ``grace_s``.
+        """Let nobody in any more, answer what is under way, then close everybody (1001); takes at most ``grace_s``.
 
         Call it before the web server is told to stop, which would cut the sockets instead.
         """
         self._shutting_down = True
-        self._nobody_left.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(grace_s / 2):
+                await self._no_request_under_way.wait()
         for connection in self._connections:
             connection.close(1001, "The worker is shutting down.")
-        if len(self._connections):
-            try:
-                async with asyncio.timeout(grace_s):
-                    await self._nobody_left.wait()
-            except TimeoutError:
-                logger.warning("%d clients did not take their leave", len(self._connections))
+        try:
+            async with asyncio.timeout(grace_s / 2):
+                await self._nobody_there.wait()
+        except TimeoutError:
+            logger.warning("%d clients did not take their leave", len(self._connections))
 
     async def handle_websocket(self, websocket: WebSocket) -> None:
         """Serve one client from its first byte to its last."""
@@ -106,6 +112,7 @@ class WebSocketHandler:
         )
         await connection.accept()
         self._connections.add_connection(connection)
+        self._nobody_there.clear()
         try:
             async with asyncio.TaskGroup() as group:
                 sender = group.create_task(connection.run_sender(), name=f"sender {connection.client_id}")
@@ -155,7 +162,19 @@ class WebSocketHandler:
         limit = RateLimit(per_second=self._limits.messages_per_second)
         while (message := await connection.receive_message()) is not None:
             refusal = self._message_refusal(limit)
-            await self._processor.process_message(connection, message, refusal=refusal)
+            with self._counted_request():
+                await self._processor.process_message(connection, message, refusal=refusal)
+
+    @contextmanager
+    def _counted_request(self) -> Iterator[None]:
+        self._requests_under_way += 1
+        self._no_request_under_way.clear()
+        try:
+            yield
+        finally:
+            self._requests_under_way -= 1
+            if not self._requests_under_way:
+                self._no_request_under_way.set()
 
     async def _dispatch_loop(self) -> None:
         while True:
@@ -198,7 +217,7 @@ class WebSocketHandler:
         except DetectorWorkerError as exc:
             self._handle_connection_error(connection, exc)
         if not len(self._connections):
-            self._nobody_left.set()
+            self._nobody_there.set()
 
     def _handle_connection_error(self, connection: WebSocketConnection, error: DetectorWorkerError) -> None:
         logger.error("Client %s left, but its subscriptions could not be released: %s", connection.client_id, error)

@@ -17,23 +17,27 @@ _FRAMES_IN_ALL: Final = 16
 _APART_S: Final = 0.15
 """Pictures nearer in time than this show the same: only the better one is kept."""
 _EDGE_SHARE: Final = 0.004
-"""So near to an edge of the picture, as a share of its width or height, a box counts as cut by it."""
+"""So near to an edge, as a share of the picture's width or height, a box counts as cut by it."""
 _CUT_WORTH: Final = 0.4
 _INCOMPLETE_WORTH: Final = 0.5
 
 
-def is_cut(box: BoundingBox, frame_wh: tuple[int, int]) -> bool:
-    """True if a box reaches the edge of the picture, so that the object probably goes on beyond it."""
-    margin_x, margin_y = frame_wh[0] * _EDGE_SHARE, frame_wh[1] * _EDGE_SHARE
+def is_cut(box: BoundingBox, bounds: BoundingBox) -> bool:
+    """True if a box reaches the edge of what is looked at, so that the object probably goes on beyond it."""
+    width, height = bounds.wh
+    margin_x, margin_y = width * _EDGE_SHARE, height * _EDGE_SHARE
     return (
-        box.x1 <= margin_x or box.y1 <= margin_y or box.x2 >= frame_wh[0] - margin_x or box.y2 >= frame_wh[1] - margin_y
+        box.x1 - bounds.x1 <= margin_x
+        or box.y1 - bounds.y1 <= margin_y
+        or bounds.x2 - box.x2 <= margin_x
+        or bounds.y2 - box.y2 <= margin_y
     )
 
 
-def quality_of(box: BoundingBox, confidence: float, frame_wh: tuple[int, int], *, complete: bool) -> float:
+def quality_of(box: BoundingBox, confidence: float, bounds: BoundingBox, *, complete: bool) -> float:
     """Return how good a picture of an object is, 0 to 1: large, confident, whole, with the parts that are wanted."""
-    share = min(1.0, box.area / (frame_wh[0] * frame_wh[1]))
-    cut = _CUT_WORTH if is_cut(box, frame_wh) else 1.0
+    share = min(1.0, box.area / bounds.area)
+    cut = _CUT_WORTH if is_cut(box, bounds) else 1.0
     return math.sqrt(share) * confidence * cut * (1.0 if complete else _INCOMPLETE_WORTH)
 
 

@@ -4,6 +4,8 @@ Whether a class is a part at all is learned, since class names say nothing: a fr
 always, while a car that stops before a bus has been seen on its own, or other cars have.
 """
 
+from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from typing import Final
 
 import numpy as np
@@ -12,7 +14,7 @@ from numpy.typing import NDArray
 from detector_worker.core.entities import Detections
 from detector_worker.detection.box_math import area, containment_matrix
 
-__all__ = ["PartHabits", "find_wholes"]
+__all__ = ["GroupRules", "PartHabits", "find_wholes"]
 
 _INSIDE: Final = 0.8
 """This share of a part lies in its whole."""
@@ -60,6 +62,27 @@ def _outermost(whole: NDArray[np.intp]) -> NDArray[np.intp]:
         if not (above >= 0).any():
             return whole
         whole = np.where(above >= 0, above, whole)
+
+
+class GroupRules:
+    """Which groups become visits, by the archive's classes; names count without regard to case."""
+
+    def __init__(self, *, expected: Iterable[str], required: Iterable[str], trigger: Iterable[str]) -> None:
+        self._expected = frozenset(name.casefold() for name in expected)
+        self._required = frozenset(name.casefold() for name in required)
+        self._trigger = frozenset(name.casefold() for name in trigger)
+
+    def is_complete(self, classes: AbstractSet[str]) -> bool:
+        """True if a group with these classes, case-folded, has all that are required."""
+        return self._required <= classes
+
+    def is_wanted(self, classes: AbstractSet[str]) -> bool:
+        """True if it also has one of the expected classes, where any are named."""
+        return self.is_complete(classes) and (not self._expected or not self._expected.isdisjoint(classes))
+
+    def is_triggered(self, class_names: Iterable[str]) -> bool:
+        """True if a frame with these classes may begin visits."""
+        return not self._trigger or any(name.casefold() in self._trigger for name in class_names)
 
 
 class PartHabits:

@@ -43,6 +43,7 @@ _UNCONFIRMED_S: Final = 0.5
 _LEFT_SHARE: Final = 0.3
 """A track of which less than this is expected inside the picture has left it."""
 _STANDING_SIZES_PER_S: Final = 0.3
+_EVERYWHERE: Final = BoundingBox(-np.inf, -np.inf, np.inf, np.inf)
 
 
 def unsure_confidence(high_confidence: float) -> float:
@@ -107,7 +108,7 @@ class TrackingManager:
         return self._table.facts(track_id)
 
     def update_tracks(
-        self, detections: Detections, frame_id: int, *, time_s: float, frame_wh: tuple[int, int] | None = None
+        self, detections: Detections, frame_id: int, *, time_s: float, bounds: BoundingBox = _EVERYWHERE
     ) -> Detections:
         """Associate one analysed frame.
 
@@ -115,7 +116,7 @@ class TrackingManager:
             detections: Of this frame; may be none. Let unsure ones in: they keep tracks alive.
             frame_id: Of this frame; the association itself goes by time alone.
             time_s: Of this frame. One that stands still or runs backwards counts as no time passed.
-            frame_wh: Size of the picture, pixels, where known: tracks that drive out of it end at once.
+            bounds: The part of the picture that is looked at, pixels: tracks that drive out of it end at once.
 
         Returns:
             The same rows with ``track_id``; -1 for an unsure detection that continued no track.
@@ -133,10 +134,10 @@ class TrackingManager:
         class_id = detections.class_id[order]
 
         self._lost = ()
-        self._predict(elapsed_s, frame_wh)
+        self._predict(elapsed_s, bounds)
         assigned = self._associate_detections(xyxy, confidence, class_id)
         track_id = self._update_existing_tracks(assigned, xyxy, confidence, class_id)
-        self._cleanup_lost_tracks(frame_wh)
+        self._cleanup_lost_tracks(bounds)
         opens = (assigned < 0) & (confidence >= self._high_confidence)
         track_id[opens] = self._create_new_tracks(xyxy[opens], confidence[opens], class_id[opens])
 
@@ -150,17 +151,16 @@ class TrackingManager:
         self._last_time_s = time_s
         return elapsed_s
 
-    def _predict(self, elapsed_s: float, frame_wh: tuple[int, int] | None) -> None:
-        """Move all tracks on to the frame, whose edges cut what is expected as they cut what is detected."""
+    def _predict(self, elapsed_s: float, bounds: BoundingBox) -> None:
+        """Move all tracks on to the frame, the bounds of which cut what is expected as they cut what is detected."""
         table = self._table
         table.now_s += elapsed_s
         if elapsed_s > self._max_lost_s:
             # Nobody looked for longer than a motion can be foretold; only what stood may still be there.
             speed = np.abs(table.motion.velocity[:, :2]).max(axis=1, initial=0.0)
-            self._give_up(speed > _STANDING_SIZES_PER_S * table.motion.sizes(), frame_wh)
+            self._give_up(speed > _STANDING_SIZES_PER_S * table.motion.sizes(), bounds)
         table.predict(min(elapsed_s, self._max_lost_s))
-        if frame_wh is not None:
-            table.columns.predicted = _clipped(table.columns.predicted, frame_wh)
+        table.columns.predicted = _clipped(table.columns.predicted, bounds)
 
     def _associate_detections(self, xyxy: Floats, confidence: Floats, class_id: NDArray[np.int32]) -> Rows:
         """Return each detection's row in the table, or -1: shape (D,).
@@ -229,27 +229,25 @@ class TrackingManager:
             self._table.append(track_id, xyxy, confidence, class_id)
         return track_id
 
-    def _cleanup_lost_tracks(self, frame_wh: tuple[int, int] | None) -> None:
+    def _cleanup_lost_tracks(self, bounds: BoundingBox) -> None:
         """Give up the tracks that were missed for too long, or have driven out of the picture."""
         columns = self._table.columns
-        if not len(columns.track_id):
-            return
-        patience_s = np.where(columns.hits > 1, self._max_lost_s, min(_UNCONFIRMED_S, self._max_lost_s))
-        gone = self._table.now_s - columns.missing_since_s >= patience_s
-        if frame_wh is not None:
-            gone |= np.isfinite(columns.missing_since_s) & self._outside(frame_wh)
-        self._give_up(gone, frame_wh)
+        missing = np.isfinite(columns.missing_since_s)
+        if missing.any():
+            patience_s = np.where(columns.hits > 1, self._max_lost_s, min(_UNCONFIRMED_S, self._max_lost_s))
+            overdue = self._table.now_s - columns.missing_since_s >= patience_s
+            self._give_up(overdue | (missing & self._outside(bounds)), bounds)
 
-    def _outside(self, frame_wh: tuple[int, int]) -> NDArray[np.bool_]:
+    def _outside(self, bounds: BoundingBox) -> NDArray[np.bool_]:
         xyxy = to_xyxy(self._table.motion.cxcywh)
-        visible: Floats = area(_clipped(xyxy, frame_wh))
+        visible: Floats = area(_clipped(xyxy, bounds))
         return visible < _LEFT_SHARE * area(xyxy)
 
-    def _give_up(self, gone: NDArray[np.bool_], frame_wh: tuple[int, int] | None) -> None:
+    def _give_up(self, gone: NDArray[np.bool_], bounds: BoundingBox) -> None:
         """Forget the rows that a mask of shape (N,) names, and note them as lost."""
         if not gone.any():
             return
-        left = self._outside(frame_wh) if frame_wh is not None else np.zeros_like(gone)
+        left = self._outside(bounds)
         ids = self._table.columns.track_id
         self._lost += tuple(
             LostTrack(int(ids[row]), self.track(int(ids[row])).predict(), bool(left[row]))
@@ -258,9 +256,10 @@ class TrackingManager:
         self._table.keep(~gone)
 
 
-def _clipped(xyxy: Floats, frame_wh: tuple[int, int]) -> Floats:
-    """Cut boxes, shape (N, 4), at the edges of the picture; what lies outside becomes empty."""
-    return np.clip(xyxy, 0.0, np.array([*frame_wh, *frame_wh], np.float64))
+def _clipped(xyxy: Floats, bounds: BoundingBox) -> Floats:
+    """Cut boxes, shape (N, 4), at the edges; what lies outside becomes empty."""
+    lower, upper = (bounds.x1, bounds.y1) * 2, (bounds.x2, bounds.y2) * 2
+    return np.clip(xyxy, np.array(lower), np.array(upper))
 
 
 def _cut_off(likeness: Floats, at_least: float) -> Floats:

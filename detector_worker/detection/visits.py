@@ -7,12 +7,12 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from detector_worker.core.entities import Detections, Shot, Visit, VisitEnded, VisitEvent, VisitStarted
+from detector_worker.core.entities import BoundingBox, Detections, Shot, Visit, VisitEnded, VisitEvent, VisitStarted
 from detector_worker.core.frame import Frame
 from detector_worker.core.outbox import SavedVisit
 from detector_worker.detection.appearance import describe
 from detector_worker.detection.best_shots import BestShots, is_cut, quality_of
-from detector_worker.detection.grouping import PartHabits
+from detector_worker.detection.grouping import GroupRules, PartHabits
 from detector_worker.detection.reentry import Departed, find_returned
 from detector_worker.detection.sightings import Followed, Sighting, sightings_of
 from detector_worker.detection.stability_validator import StabilityValidator
@@ -47,6 +47,7 @@ class VisitTracker:
         expected_classes: Collection[str] = (),
         required_classes: Collection[str] = (),
         trigger_classes: Collection[str] = (),
+        region: tuple[int, int, int, int] | None = None,
     ) -> None:
         """Begin without visits.
 
@@ -59,13 +60,13 @@ class VisitTracker:
             expected_classes: A group needs at least one of them; none named: any class will do.
             required_classes: A group needs all of them.
             trigger_classes: A visit begins only on frames with at least one of them; none named: on any.
+            region: x1, y1, x2, y2, pixels: only there is looked for objects; None: everywhere.
         """
         self._camera_id, self._new_record_id = camera_id, new_record_id
         self._min_confidence = min_confidence
+        self._region = region
         self._reentry_s = stability.reentry_seconds
-        self._expected = frozenset(name.casefold() for name in expected_classes)
-        self._required = frozenset(name.casefold() for name in required_classes)
-        self._trigger = frozenset(name.casefold() for name in trigger_classes)
+        self._rules = GroupRules(expected=expected_classes, required=required_classes, trigger=trigger_classes)
         self._tracks = TrackingManager(max_lost_seconds=tracking.max_lost_seconds, high_confidence=min_confidence)
         self._stability = StabilityValidator(
             min_frames=stability.min_frames, min_seconds=stability.min_seconds, min_iou=stability.min_iou
@@ -107,7 +108,8 @@ class VisitTracker:
         """Take one analysed frame; returns what has begun and what has ended."""
         self._advance(frame.time_s)
         self._frame = frame
-        self._tracked = self._tracks.update_tracks(detections, frame.frame_id, time_s=self._now_s, frame_wh=frame.wh)
+        bounds = self._bounds_in(frame)
+        self._tracked = self._tracks.update_tracks(detections, frame.frame_id, time_s=self._now_s, bounds=bounds)
         sightings = sightings_of(
             self._tracked,
             self._tracks,
@@ -115,15 +117,17 @@ class VisitTracker:
             min_confidence=self._min_confidence,
             timestamp=frame.captured_at,
         )
-        triggered = self._has_trigger(detections)
+        sure = set(detections.class_id[detections.confidence >= self._min_confidence].tolist())
+        triggered = self._rules.is_triggered(detections.class_names[class_id] for class_id in sure)
         in_sight = [self._note(sighting, frame, triggered=triggered) for sighting in sightings]
         events: list[VisitEvent] = []
         # What went out of sight comes first, visits before the rest: each may go on at once in what follows.
         for lost in sorted(self._tracks.lost, key=self._has_no_visit):
             events += self._part_with(lost)
         for followed in in_sight:
-            sure = followed.sighting.confidence >= self._min_confidence
-            if triggered and sure and self._is_due(followed) and not _is_arriving(followed.sighting, frame):
+            sighting = followed.sighting
+            clearly = triggered and sighting.confidence >= self._min_confidence
+            if clearly and self._is_due(followed) and not _is_arriving(sighting, bounds):
                 events += self._begin(followed, followed.moment(frame))
         self._shots.trim()
         return events + self._end_expired()
@@ -144,19 +148,16 @@ class VisitTracker:
 
     def _advance(self, time_s: float) -> None:
         """Move on to a frame's time; where it runs backwards no time has passed, and it counts on from there."""
-        if self._last_time_s is None:
-            self._now_s = time_s
-        else:
-            self._now_s += max(0.0, time_s - self._last_time_s)
+        self._now_s = time_s if self._last_time_s is None else self._now_s + max(0.0, time_s - self._last_time_s)
         self._last_time_s = time_s
+
+    def _bounds_in(self, frame: Frame) -> BoundingBox:
+        width, height = frame.wh
+        x1, y1, x2, y2 = self._region or (0, 0, width, height)
+        return BoundingBox(max(0, x1), max(0, y1), min(width, x2), min(height, y2))
 
     def _has_no_visit(self, lost: LostTrack) -> bool:
         return lost.track_id not in self._followed or self._followed[lost.track_id].visit is None
-
-    def _has_trigger(self, detections: Detections) -> bool:
-        confident = set(detections.class_id[detections.confidence >= self._min_confidence].tolist())
-        names = {detections.class_names[class_id].casefold() for class_id in confident}
-        return not self._trigger or not self._trigger.isdisjoint(names)
 
     def _can_be_part(self, track_id: int, class_name: str) -> bool:
         """False for an object with a visit of its own, and for classes that are seen on their own mostly."""
@@ -175,19 +176,17 @@ class VisitTracker:
         self._stability.add_detection(sighting.track_id, sighting.box, time_s=self._now_s, predicted=sighting.predicted)
         if triggered and sighting.confidence >= self._min_confidence:
             followed.triggered = True
-            complete = self._required <= sighting.classes
-            quality = quality_of(sighting.box, sighting.confidence, frame.wh, complete=complete)
+            complete = self._rules.is_complete(sighting.classes)
+            quality = quality_of(sighting.box, sighting.confidence, self._bounds_in(frame), complete=complete)
             self._shots.offer(sighting.track_id, frame, quality, lambda: sighting.group(frame.captured_at))
         return followed
 
     def _is_due(self, followed: Followed) -> bool:
         """True if this is an object in its own right, stable, with the wanted classes, and without a visit so far."""
-        classes = followed.part_classes | {followed.sighting.class_name.casefold()}
         return (
             followed.visit is None
             and not followed.is_part
-            and self._required <= classes
-            and (not self._expected or not self._expected.isdisjoint(classes))
+            and self._rules.is_wanted(followed.part_classes | {followed.sighting.class_name.casefold()})
             and self._stability.is_detection_stable(followed.sighting.track_id)
         )
 
@@ -290,9 +289,9 @@ class VisitTracker:
         )
 
 
-def _is_arriving(sighting: Sighting, frame: Frame) -> bool:
+def _is_arriving(sighting: Sighting, bounds: BoundingBox) -> bool:
     """True while an object is driving into the picture."""
-    return is_cut(sighting.box, frame.wh) and sighting.growth_per_s > _ARRIVING_GROWTH_PER_S
+    return is_cut(sighting.box, bounds) and sighting.growth_per_s > _ARRIVING_GROWTH_PER_S
 
 
 def _appearance_of(shot: Shot) -> NDArray[np.float32] | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import dropwhile
 from pathlib import Path
-from typing import Final, Self
+from typing import Final, Self, cast
 
 import av
 
@@ -105,10 +105,13 @@ def _take_h264(container: av.container.InputContainer, stream: av.VideoStream) -
 
 def _transcode(container: av.container.InputContainer, stream: av.VideoStream) -> tuple[list[_Coded], list[bytes]]:
     """Encode with x264, as fast as it goes and without reordering."""
-    encoder = av.CodecContext.create("libx264", "w")
-    if not isinstance(encoder, av.VideoCodecContext):  # pragma: no cover - libx264 is a video encoder
-        raise TypeError(encoder)
-    encoder.width, encoder.height = stream.codec_context.width, stream.codec_context.height
+    try:
+        encoder = cast("av.VideoCodecContext", av.CodecContext.create("libx264", "w"))
+    except av.codec.codec.UnknownCodecError as exc:
+        raise ConfigurationError(
+            "This build of FFmpeg has no libx264", where="simulator", mend="Name a film that is H.264 already."
+        ) from exc
+    encoder.width, encoder.height = stream.codec_context.width & ~1, stream.codec_context.height & ~1
     encoder.pix_fmt, encoder.time_base = "yuv420p", _RTP_TIME_BASE
     encoder.framerate = stream.average_rate or Fraction(25)
     encoder.gop_size = _KEY_FRAME_EVERY

@@ -29,8 +29,8 @@ def tiny_detector(hw: tuple[int, int] | None = (384, 640)) -> bytes:
     """Build the detector as an ONNX file; input RGB 0..1, output [1, 4+3, N].
 
     A 1x1 convolution measures how far one colour is above the others, a box filter of the square's size averages
-    that around each anchor of a grid of 8 pixels, and ``2 * mean - 1`` is the confidence: 1 on a perfectly centred
-    square, at least 0.75 for the anchor nearest to any square.
+    that around each anchor of a grid of 8 pixels, and ``3 * mean - 2`` is the confidence: 1 on a perfectly centred
+    square, about 0.6 at least for the anchor nearest to any square; of 0.3 and more, suppression leaves one.
 
     Args:
         hw: Fixed input height and width, multiples of 8; None leaves both open.
@@ -43,6 +43,7 @@ def tiny_detector(hw: tuple[int, int] | None = (384, 640)) -> bytes:
         "zero": np.float32(0),
         "one": np.float32(1),
         "two": np.float32(2),
+        "three": np.float32(3),
         "stride": np.float32(_STRIDE_PX),
         "half": np.float32(_STRIDE_PX / 2),
         "side": np.float32(SQUARE_PX),
@@ -74,8 +75,8 @@ def tiny_detector(hw: tuple[int, int] | None = (384, 640)) -> bytes:
             pads=[0, pad, 0, pad],
             count_include_pad=1,
         ),
-        helper.make_node("Mul", ["mean", "two"], ["doubled"]),
-        helper.make_node("Sub", ["doubled", "one"], ["centred"]),
+        helper.make_node("Mul", ["mean", "three"], ["steep"]),
+        helper.make_node("Sub", ["steep", "two"], ["centred"]),
         helper.make_node("Clip", ["centred", "zero", "one"], ["confidence"]),
         helper.make_node("Slice", ["mean", "first", "second", "channel"], ["plane"]),
         helper.make_node("Mul", ["plane", "zero"], ["zeros"]),

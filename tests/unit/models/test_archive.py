@@ -1,3 +1,4 @@
+import contextlib
 import io
 import os
 import random
@@ -102,14 +103,16 @@ def everything_below(folder: Path) -> set[Path]:
     return set(folder.rglob("*"))
 
 
-def test_an_archive_is_unpacked_under_its_hash(tmp_path: Path, cache_dir: Path):
+def test_an_archive_is_unpacked_under_its_hash(tmp_path: Path, cache_dir: Path) -> None:
     archive = extract_archive(write(tmp_path, zip_bytes(GOOD)), cache_dir, LIMITS)
 
     assert archive.folder == cache_dir / archive.sha256
-    assert {path.relative_to(archive.folder).as_posix(): path.read_bytes() for path in archive.folder.rglob("*.*")} == GOOD
+    assert {
+        path.relative_to(archive.folder).as_posix(): path.read_bytes() for path in archive.folder.rglob("*.*")
+    } == GOOD
 
 
-def test_the_second_time_it_is_found_there(tmp_path: Path, cache_dir: Path):
+def test_the_second_time_it_is_found_there(tmp_path: Path, cache_dir: Path) -> None:
     path = write(tmp_path, zip_bytes(GOOD))
     first = extract_archive(path, cache_dir, LIMITS)
     marker = first.folder / "marker"
@@ -119,7 +122,7 @@ def test_the_second_time_it_is_found_there(tmp_path: Path, cache_dir: Path):
     assert marker.exists()
 
 
-def test_several_at_once_agree(tmp_path: Path, cache_dir: Path):
+def test_several_at_once_agree(tmp_path: Path, cache_dir: Path) -> None:
     path = write(tmp_path, zip_bytes(GOOD))
 
     with ThreadPoolExecutor(8) as pool:
@@ -130,7 +133,7 @@ def test_several_at_once_agree(tmp_path: Path, cache_dir: Path):
 
 
 @pytest.mark.parametrize("name", attacks())
-def test_a_hostile_archive_is_refused_and_leaves_nothing(tmp_path: Path, cache_dir: Path, name: str):
+def test_a_hostile_archive_is_refused_and_leaves_nothing(tmp_path: Path, cache_dir: Path, name: str) -> None:
     path = write(tmp_path, attacks()[name])
     before = everything_below(tmp_path)
 
@@ -154,14 +157,12 @@ def test_a_hostile_archive_is_refused_and_leaves_nothing(tmp_path: Path, cache_d
         ("no zip", "no ZIP"),
     ],
 )
-def test_the_refusal_names_the_fault(tmp_path: Path, cache_dir: Path, name: str, what: str):
+def test_the_refusal_names_the_fault(tmp_path: Path, cache_dir: Path, name: str, what: str) -> None:
     with pytest.raises(ModelLoadError, match=what):
-        extract_archive(
-            write(tmp_path, attacks()[name]), cache_dir, RATIO_LIMITS if name == "ratio" else LIMITS
-        )
+        extract_archive(write(tmp_path, attacks()[name]), cache_dir, RATIO_LIMITS if name == "ratio" else LIMITS)
 
 
-def test_too_large_a_file_is_not_even_read(tmp_path: Path, cache_dir: Path):
+def test_too_large_a_file_is_not_even_read(tmp_path: Path, cache_dir: Path) -> None:
     path = tmp_path / "a.mpta"
     with path.open("wb") as file:
         file.truncate(1 << 40)
@@ -170,29 +171,27 @@ def test_too_large_a_file_is_not_even_read(tmp_path: Path, cache_dir: Path):
         extract_archive(path, cache_dir, LIMITS)
 
 
-def test_a_missing_file_and_a_folder_are_clear_errors(tmp_path: Path, cache_dir: Path):
+def test_a_missing_file_and_a_folder_are_clear_errors(tmp_path: Path, cache_dir: Path) -> None:
     for path in (tmp_path / "absent.mpta", tmp_path):
         with pytest.raises(ModelLoadError):
             extract_archive(path, cache_dir, LIMITS)
 
 
-def test_mutated_archives_are_unpacked_or_refused_and_never_leave_the_cache(tmp_path: Path, cache_dir: Path):
+def test_mutated_archives_are_unpacked_or_refused_and_never_leave_the_cache(tmp_path: Path, cache_dir: Path) -> None:
     rng, original = random.Random(3), zip_bytes(GOOD)
     for _ in range(300):
         mutated = bytearray(original)
         for _ in range(rng.randint(1, 6)):
             mutated[rng.randrange(len(mutated))] = rng.randrange(256)
-        try:
+        with contextlib.suppress(ModelLoadError):
             extract_archive(write(tmp_path, bytes(mutated)), cache_dir, LIMITS)
-        except ModelLoadError:
-            pass
 
     assert {entry.name for entry in tmp_path.iterdir()} <= {"a.mpta", "inside"}
     assert [entry.name for entry in (tmp_path / "inside").iterdir()] in ([], ["cache"])
     assert not [entry for entry in cache_dir.iterdir() if len(entry.name) != 64]
 
 
-def test_old_leftovers_go_and_young_ones_stay(cache_dir: Path):
+def test_old_leftovers_go_and_young_ones_stay(cache_dir: Path) -> None:
     old, young, other = (cache_dir / name for name in (".extracting-old", ".extracting-young", "else"))
     for folder in (old, young, other):
         folder.mkdir(parents=True)

@@ -43,7 +43,7 @@ def answering(response: bytes | int) -> Handler:
     return handler
 
 
-async def test_an_archive_is_downloaded_and_loaded(tmp_path: Path, archive: bytes):
+async def test_an_archive_is_downloaded_and_loaded(tmp_path: Path, archive: bytes) -> None:
     async with server(answering(archive)) as address:
         pipeline = await new_loader(tmp_path / "cache").load_from_url(f"{address}/a.mpta?token=canary")
 
@@ -51,7 +51,7 @@ async def test_an_archive_is_downloaded_and_loaded(tmp_path: Path, archive: byte
     assert [entry.name for entry in (tmp_path / "cache").iterdir()] == [pipeline.sha256]
 
 
-async def test_a_name_is_resolved_once_and_through_the_guard(tmp_path: Path, archive: bytes):
+async def test_a_name_is_resolved_once_and_through_the_guard(tmp_path: Path, archive: bytes) -> None:
     async with server(answering(archive)) as address:
         url = address.replace("127.0.0.1", "localhost") + "/a.mpta"
         assert (await new_loader(tmp_path / "cache").load_from_url(url)).models
@@ -62,7 +62,7 @@ async def test_a_name_is_resolved_once_and_through_the_guard(tmp_path: Path, arc
 
 
 @pytest.mark.parametrize("status", [301, 404, 500])
-async def test_another_answer_than_the_archive_is_an_error_without_secrets(tmp_path: Path, status: int):
+async def test_another_answer_than_the_archive_is_an_error_without_secrets(tmp_path: Path, status: int) -> None:
     async with server(answering(status)) as address:
         url = address.replace("http://", "http://user:canary@") + "/a.mpta?token=canary"
         with pytest.raises(ModelLoadError, match=f"answered {status}") as caught:
@@ -71,7 +71,7 @@ async def test_another_answer_than_the_archive_is_an_error_without_secrets(tmp_p
     assert "canary" not in str(caught.value)
 
 
-async def test_an_endless_archive_is_cut_off(tmp_path: Path):
+async def test_an_endless_archive_is_cut_off(tmp_path: Path) -> None:
     async def endless(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
         await response.prepare(request)
@@ -86,7 +86,7 @@ async def test_an_endless_archive_is_cut_off(tmp_path: Path):
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-async def test_a_dripping_server_is_given_up(tmp_path: Path):
+async def test_a_dripping_server_is_given_up(tmp_path: Path) -> None:
     async def dripping(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
         await response.prepare(request)
@@ -99,7 +99,7 @@ async def test_a_dripping_server_is_given_up(tmp_path: Path):
             await new_loader(tmp_path / "cache", download_timeout_s=0.3).load_from_url(f"{address}/a.mpta")
 
 
-async def test_a_server_that_is_not_there_is_a_clear_error(tmp_path: Path):
+async def test_a_server_that_is_not_there_is_a_clear_error(tmp_path: Path) -> None:
     async with server(answering(200)) as address:
         pass
 

@@ -1,4 +1,5 @@
 import asyncio
+import shutil
 import threading
 from pathlib import Path
 
@@ -35,13 +36,25 @@ def detector_file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def copied_file(detector_file: Path) -> Path:
+    return Path(shutil.copy(detector_file, detector_file.with_name("copy.onnx")))
+
+
+@pytest.fixture
+def open_file(tmp_path: Path) -> Path:
+    path = tmp_path / "open.onnx"
+    path.write_bytes(tiny_detector(None))
+    return path
+
+
+@pytest.fixture
 def classifier_file(tmp_path: Path) -> Path:
     path = tmp_path / "classifier.onnx"
     path.write_bytes(tiny_classifier())
     return path
 
 
-async def test_many_who_ask_at_once_share_one_load(detector_file: Path):
+async def test_many_who_ask_at_once_share_one_load(detector_file: Path) -> None:
     counting = CountingRuntime()
     manager = ModelManager(counting, memory_budget_bytes=1 << 30)
 
@@ -52,17 +65,15 @@ async def test_many_who_ask_at_once_share_one_load(detector_file: Path):
     assert threading.get_ident() not in counting.threads
 
 
-async def test_the_same_content_under_another_name_is_the_same_network(detector_file: Path):
-    copy = detector_file.with_name("copy.onnx")
-    copy.write_bytes(detector_file.read_bytes())
+async def test_the_same_content_under_another_name_is_the_same_network(detector_file: Path, copied_file: Path) -> None:
     manager = new_manager()
 
-    one, other = await manager.load_model(model_config(detector_file)), await manager.load_model(model_config(copy))
+    one, other = [await manager.load_model(model_config(file)) for file in (detector_file, copied_file)]
 
     assert one.shared is other.shared
 
 
-async def test_another_preprocessing_is_another_network(detector_file: Path):
+async def test_another_preprocessing_is_another_network(detector_file: Path) -> None:
     manager = new_manager()
 
     one = await manager.load_model(model_config(detector_file))
@@ -71,7 +82,7 @@ async def test_another_preprocessing_is_another_network(detector_file: Path):
     assert one.shared is not other.shared
 
 
-async def test_two_branches_read_two_outputs_of_one_network(classifier_file: Path):
+async def test_two_branches_read_two_outputs_of_one_network(classifier_file: Path) -> None:
     manager = new_manager()
 
     hue, tone = [
@@ -85,7 +96,7 @@ async def test_two_branches_read_two_outputs_of_one_network(classifier_file: Pat
 
 async def test_what_is_in_use_stays_and_what_is_not_makes_room(
     detector_file: Path, classifier_file: Path, caplog: pytest.LogCaptureFixture
-):
+) -> None:
     measured = new_manager()
     await measured.load_model(model_config(detector_file))
     manager = new_manager(memory_budget_bytes=measured.get_memory_usage() + 1)
@@ -103,7 +114,7 @@ async def test_what_is_in_use_stays_and_what_is_not_makes_room(
     assert detector.shared.memory_bytes > 0  # whoever still has it can go on
 
 
-async def test_the_longest_unused_goes_first(detector_file: Path):
+async def test_the_longest_unused_goes_first(detector_file: Path) -> None:
     measured = new_manager()
     await measured.load_model(model_config(detector_file))
     manager = new_manager(memory_budget_bytes=measured.get_memory_usage() * 2)
@@ -118,7 +129,7 @@ async def test_the_longest_unused_goes_first(detector_file: Path):
     assert manager.get_cache_stats().misses == misses, "rgb was used last, so bgr had to go"
 
 
-async def test_a_hold_is_given_back_once_however_often_it_is_unloaded(detector_file: Path):
+async def test_a_hold_is_given_back_once_however_often_it_is_unloaded(detector_file: Path) -> None:
     manager = new_manager()
     one, other = [await manager.load_model(model_config(detector_file)) for _ in range(2)]
 
@@ -131,7 +142,7 @@ async def test_a_hold_is_given_back_once_however_often_it_is_unloaded(detector_f
     assert manager.get_memory_usage() == 0
 
 
-async def test_a_loaded_model_is_found_by_its_id(detector_file: Path):
+async def test_a_loaded_model_is_found_by_its_id(detector_file: Path) -> None:
     manager = new_manager()
     model = await manager.load_model(model_config(detector_file))
 
@@ -140,7 +151,7 @@ async def test_a_loaded_model_is_found_by_its_id(detector_file: Path):
     assert manager.get_model("detector") is None
 
 
-async def test_a_caller_that_gives_up_leaves_no_hold(detector_file: Path):
+async def test_a_caller_that_gives_up_leaves_no_hold(detector_file: Path) -> None:
     manager = new_manager()
     loading = asyncio.create_task(manager.load_model(model_config(detector_file)))
     await asyncio.sleep(0)
@@ -151,7 +162,7 @@ async def test_a_caller_that_gives_up_leaves_no_hold(detector_file: Path):
     assert manager.get_cache_stats().in_use == 0
 
 
-async def test_a_model_larger_than_the_budget_is_refused(detector_file: Path):
+async def test_a_model_larger_than_the_budget_is_refused(detector_file: Path) -> None:
     manager = new_manager(memory_budget_bytes=1000)
 
     with pytest.raises(ModelCacheError, match="memory_budget_mb"):
@@ -159,22 +170,20 @@ async def test_a_model_larger_than_the_budget_is_refused(detector_file: Path):
     assert manager.get_cache_stats().models == 0
 
 
-async def test_a_missing_and_a_broken_file_are_clear_errors(tmp_path: Path):
+async def test_a_missing_and_a_broken_file_are_clear_errors(tmp_path: Path) -> None:
     manager = new_manager()
     (tmp_path / "broken.onnx").write_bytes(b"nothing")
 
-    with pytest.raises(ModelLoadError, match="absent.onnx cannot be read"):
+    with pytest.raises(ModelLoadError, match=r"absent\.onnx cannot be read"):
         await manager.load_model(model_config(tmp_path / "absent.onnx"))
     with pytest.raises(ModelLoadError, match="no readable ONNX"):
         await manager.load_model(model_config(tmp_path / "broken.onnx"))
     assert manager.get_cache_stats().models == 0
 
 
-async def test_a_model_of_open_size_is_compiled_once_for_each_proportion(tmp_path: Path):
-    path = tmp_path / "open.onnx"
-    path.write_bytes(tiny_detector(None))
+async def test_a_model_of_open_size_is_compiled_once_for_each_proportion(open_file: Path) -> None:
     counting = CountingRuntime()
-    model = await ModelManager(counting, memory_budget_bytes=1 << 30).load_model(model_config(path))
+    model = await ModelManager(counting, memory_budget_bytes=1 << 30).load_model(model_config(open_file))
 
     sizes = [model.compiled_for(wh).input_hw for wh in ((1280, 720), (640, 360), (640, 480), (1080, 1920))]
 
@@ -182,11 +191,9 @@ async def test_a_model_of_open_size_is_compiled_once_for_each_proportion(tmp_pat
     assert len(counting.compiled) == 3
 
 
-async def test_a_model_of_open_size_has_few_sizes(tmp_path: Path):
-    path = tmp_path / "open.onnx"
-    path.write_bytes(tiny_detector(None))
+async def test_a_model_of_open_size_has_few_sizes(open_file: Path) -> None:
     counting = CountingRuntime()
-    model = await ModelManager(counting, memory_budget_bytes=1 << 30).load_model(model_config(path))
+    model = await ModelManager(counting, memory_budget_bytes=1 << 30).load_model(model_config(open_file))
 
     last = [model.compiled_for((640, height)).input_hw for height in range(64, 640, 32)][-1]
 
@@ -194,14 +201,14 @@ async def test_a_model_of_open_size_has_few_sizes(tmp_path: Path):
     assert len(counting.compiled) <= 7
 
 
-def test_settings_that_are_no_models_are_refused_without_their_values():
+def test_settings_that_are_no_models_are_refused_without_their_values() -> None:
     with pytest.raises(ModelLoadError, match="modelFile") as caught:
         ModelConfig.from_dict({"modelId": "m", "modelType": "canary-secret"})
 
     assert "canary" not in str(caught.value)
 
 
-def test_a_branchs_other_keys_are_passed_over(tmp_path: Path):
+def test_a_branchs_other_keys_are_passed_over(tmp_path: Path) -> None:
     data = {"modelId": "m", "modelFile": "m.onnx", "modelType": "classification", "resultField": "brand"}
 
     config = ModelConfig.from_dict(data, folder=tmp_path)

@@ -1,3 +1,4 @@
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ def settings(model_type: str = "detection", **rest: Any) -> ModelSettings:
 
 
 def spec(
-    outputs: dict[str, tuple[int, ...]],
+    outputs: Mapping[str, tuple[int, ...]],
     *,
     input_hw: tuple[int, int] = (640, 640),
     takes_bytes: bool = False,
@@ -22,7 +23,7 @@ def spec(
     return ModelSpec(input_hw, False, takes_bytes, outputs, {} if names is None else {"names": names}, 1)
 
 
-def test_the_places_of_three_strides_are_counted():
+def test_the_places_of_three_strides_are_counted() -> None:
     assert anchor_count((640, 640)) == 8400
     assert anchor_count((416, 416)) == 3549
     assert anchor_count((384, 640)) == 5040
@@ -41,25 +42,27 @@ def test_the_places_of_three_strides_are_counted():
 )
 def test_a_detector_is_recognised_by_its_shape(
     shape: tuple[int, ...], input_hw: tuple[int, int], layout: str, classes: int
-):
+) -> None:
     reading = read_model(settings(), spec({"out": shape}, input_hw=input_hw))
 
     assert reading.layout == layout
     assert len(reading.class_names) == classes
 
 
-@pytest.mark.parametrize("shape", [(1, 25200, 85), (1, 300, 6), (1, 1, 200, 7), (1, 85, 22, 22), (-1, -1, -1), (1, 1000)])
-def test_an_unknown_detector_is_an_error_that_lists_what_is_known(shape: tuple[int, ...]):
-    with pytest.raises(ModelLoadError, match="yolov8.*yolox.*classification"):
+@pytest.mark.parametrize(
+    "shape", [(1, 25200, 85), (1, 300, 6), (1, 1, 200, 7), (1, 85, 22, 22), (-1, -1, -1), (1, 1000)]
+)
+def test_an_unknown_detector_is_an_error_that_lists_what_is_known(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ModelLoadError, match=r"yolov8.*yolox.*classification"):
         read_model(settings(), spec({"out": shape}))
 
 
-def test_a_named_layout_that_does_not_fit_is_an_error():
+def test_a_named_layout_that_does_not_fit_is_an_error() -> None:
     with pytest.raises(ModelLoadError, match="as yolox"):
         read_model(settings(outputLayout="yolox"), spec({"out": (1, 84, 8400)}))
 
 
-def test_each_layout_brings_what_its_models_want():
+def test_each_layout_brings_what_its_models_want() -> None:
     yolov8 = read_model(settings(), spec({"out": (1, 84, 8400)}))
     yolox = read_model(settings(), spec({"out": (1, 8400, 85)}))
 
@@ -67,7 +70,7 @@ def test_each_layout_brings_what_its_models_want():
     assert (yolox.preprocessing, yolox.letterbox, yolox.pad_value) == (Preprocessing("bgr", 1.0), "topLeft", 114)
 
 
-def test_the_archives_input_wins_over_the_layouts():
+def test_the_archives_input_wins_over_the_layouts() -> None:
     wanted = {"color": "bgr", "scale": 2, "mean": [1, 2, 3], "std": [4, 5, 6], "letterbox": "none", "padValue": 0}
 
     reading = read_model(settings(input=wanted), spec({"out": (1, 84, 8400)}))
@@ -76,7 +79,7 @@ def test_the_archives_input_wins_over_the_layouts():
     assert (reading.letterbox, reading.pad_value) == ("none", 0)
 
 
-def test_a_model_that_takes_bytes_is_not_scaled():
+def test_a_model_that_takes_bytes_is_not_scaled() -> None:
     outputs = {"out": (1, 84, 8400)}
 
     assert read_model(settings(), spec(outputs, takes_bytes=True)).preprocessing == Preprocessing("rgb")
@@ -84,7 +87,7 @@ def test_a_model_that_takes_bytes_is_not_scaled():
         read_model(settings(input={"scale": 0.5}), spec(outputs, takes_bytes=True))
 
 
-def test_of_several_outputs_the_branch_names_one():
+def test_of_several_outputs_the_branch_names_one() -> None:
     outputs = {"color": (1, 7, 1, 1), "type": (1, 4, 1, 1)}
 
     assert len(read_model(settings("classification", output="type"), spec(outputs)).class_names) == 4
@@ -94,7 +97,7 @@ def test_of_several_outputs_the_branch_names_one():
         read_model(settings("classification", output="kind"), spec(outputs))
 
 
-def test_class_names_come_from_the_archive_then_the_model_then_numbers():
+def test_class_names_come_from_the_archive_then_the_model_then_numbers() -> None:
     outputs = {"out": (1, 7, 8400)}
     named = "{0: 'red', 2: 'blue'}"
 
@@ -104,10 +107,10 @@ def test_class_names_come_from_the_archive_then_the_model_then_numbers():
 
 
 @pytest.mark.parametrize("names", ["__import__('os').abort()", "{0: 1}", "[", "(" * 5000, "{'a': 'b'}", "7"])
-def test_hostile_names_in_a_model_are_passed_over(names: str):
+def test_hostile_names_in_a_model_are_passed_over(names: str) -> None:
     assert read_model(settings(), spec({"out": (1, 5, 8400)}, names=names)).class_names == ("class_0",)
 
 
-def test_more_names_than_classes_are_an_error():
+def test_more_names_than_classes_are_an_error() -> None:
     with pytest.raises(ModelLoadError, match="names 3 classes, the model has 2"):
         read_model(settings("classification", classes=["a", "b", "c"]), spec({"out": (1, 2)}))

@@ -33,7 +33,9 @@ def identity_model(
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
         list(constants),
     )
-    return bytes(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10).SerializeToString())
+    return bytes(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10).SerializeToString()
+    )
 
 
 @pytest.fixture
@@ -41,7 +43,7 @@ def picture() -> Any:
     return np.random.default_rng(1).integers(0, 256, (1, 16, 24, 3), np.uint8)
 
 
-def test_colour_scale_mean_and_std_are_part_of_the_graph(tmp_path: Path, picture: Any):
+def test_colour_scale_mean_and_std_are_part_of_the_graph(tmp_path: Path, picture: Any) -> None:
     preprocessing = Preprocessing("rgb", 1 / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     path = saved(tmp_path / "m.onnx", identity_model([1, 3, 16, 24]))
 
@@ -53,7 +55,7 @@ def test_colour_scale_mean_and_std_are_part_of_the_graph(tmp_path: Path, picture
 
 
 @pytest.mark.parametrize("kind", [TensorProto.FLOAT, TensorProto.UINT8])
-def test_models_with_channels_last_and_byte_input_are_fed_too(tmp_path: Path, picture: Any, kind: int):
+def test_models_with_channels_last_and_byte_input_are_fed_too(tmp_path: Path, picture: Any, kind: int) -> None:
     path = saved(tmp_path / "m.onnx", identity_model(["n", 16, 24, 3], kind))
 
     spec = runtime().read_spec(path, input_hw=(1, 1))
@@ -64,7 +66,7 @@ def test_models_with_channels_last_and_byte_input_are_fed_too(tmp_path: Path, pi
     np.testing.assert_array_equal(answer, picture[..., ::-1])
 
 
-def test_a_model_of_open_size_takes_the_size_that_is_asked_for(tmp_path: Path):
+def test_a_model_of_open_size_takes_the_size_that_is_asked_for(tmp_path: Path) -> None:
     path = saved(tmp_path / "m.onnx", tiny_detector(None))
 
     spec = runtime().read_spec(path, input_hw=(256, 320))
@@ -75,7 +77,7 @@ def test_a_model_of_open_size_takes_the_size_that_is_asked_for(tmp_path: Path):
     assert compiled.infer(np.zeros((1, 256, 320, 3), np.uint8))["output0"].shape == (1, 7, 32 * 40)
 
 
-def test_an_openvino_ir_is_read_with_its_weights(tmp_path: Path):
+def test_an_openvino_ir_is_read_with_its_weights(tmp_path: Path) -> None:
     onnx_path = saved(tmp_path / "m.onnx", tiny_classifier())
     openvino = runtime()._ov
     openvino.save_model(openvino.Core().read_model(onnx_path), tmp_path / "ir.xml", compress_to_fp16=False)
@@ -90,7 +92,7 @@ def test_an_openvino_ir_is_read_with_its_weights(tmp_path: Path):
     np.testing.assert_allclose(of_onnx["hue"], of_ir["hue"], atol=1e-6)
 
 
-def test_several_pictures_are_answered_in_their_order(tmp_path: Path):
+def test_several_pictures_are_answered_in_their_order(tmp_path: Path) -> None:
     compiled = runtime().compile(
         saved(tmp_path / "m.onnx", tiny_classifier()), Preprocessing("rgb", 1 / 255), input_hw=(1, 1)
     )
@@ -101,7 +103,7 @@ def test_several_pictures_are_answered_in_their_order(tmp_path: Path):
     assert answer["hue"].argmax(axis=1).tolist() == [0, 2, 1]
 
 
-def test_answers_stay_when_the_next_picture_is_asked(tmp_path: Path, picture: Any):
+def test_answers_stay_when_the_next_picture_is_asked(tmp_path: Path, picture: Any) -> None:
     compiled = runtime().compile(
         saved(tmp_path / "m.onnx", identity_model([1, 3, 16, 24])), Preprocessing(), input_hw=(1, 1)
     )
@@ -113,7 +115,7 @@ def test_answers_stay_when_the_next_picture_is_asked(tmp_path: Path, picture: An
     np.testing.assert_array_equal(first, kept)
 
 
-def test_threads_at_once_get_their_own_answers(tmp_path: Path):
+def test_threads_at_once_get_their_own_answers(tmp_path: Path) -> None:
     compiled = runtime().compile(
         saved(tmp_path / "m.onnx", identity_model([1, 3, 16, 24])), Preprocessing(), input_hw=(1, 1)
     )
@@ -128,14 +130,14 @@ def test_threads_at_once_get_their_own_answers(tmp_path: Path):
         assert all(pool.map(ask, (10, 20, 30, 40)))
 
 
-def test_a_picture_of_another_shape_is_refused(tmp_path: Path):
+def test_a_picture_of_another_shape_is_refused(tmp_path: Path) -> None:
     compiled = runtime().compile(saved(tmp_path / "m.onnx", tiny_classifier()), Preprocessing(), input_hw=(1, 1))
 
     with pytest.raises(ModelError, match="do not fit"):
         compiled.infer(np.zeros((1, 32, 33, 3), np.uint8))
 
 
-def test_a_model_that_answers_nan_is_refused(tmp_path: Path):
+def test_a_model_that_answers_nan_is_refused(tmp_path: Path) -> None:
     nodes = [helper.make_node("Sub", ["x", "x"], ["zero"]), helper.make_node("Div", ["zero", "zero"], ["y"])]
     path = saved(tmp_path / "m.onnx", identity_model([1, 3, 8, 8], nodes=nodes))
 
@@ -143,7 +145,7 @@ def test_a_model_that_answers_nan_is_refused(tmp_path: Path):
         runtime().compile(path, Preprocessing(), input_hw=(1, 1))
 
 
-def test_a_layer_of_monstrous_size_is_refused_before_it_is_compiled(tmp_path: Path):
+def test_a_layer_of_monstrous_size_is_refused_before_it_is_compiled(tmp_path: Path) -> None:
     shape = numpy_helper.from_array(np.array([1, 3, 100_000, 100_000]), "shape")
     nodes = [
         helper.make_node("ConstantOfShape", ["shape"], ["huge"]),
@@ -157,7 +159,7 @@ def test_a_layer_of_monstrous_size_is_refused_before_it_is_compiled(tmp_path: Pa
 
 
 @pytest.mark.parametrize("shape", [[1, 4, 8, 8], [1, 1, 8, 8], [1, 8], [3, 8, 8]])
-def test_a_model_that_takes_no_colour_picture_is_refused(tmp_path: Path, shape: list[int | str]):
+def test_a_model_that_takes_no_colour_picture_is_refused(tmp_path: Path, shape: list[int | str]) -> None:
     path = saved(tmp_path / "m.onnx", identity_model(shape))
 
     with pytest.raises(ModelLoadError, match="inputs"):
@@ -165,14 +167,14 @@ def test_a_model_that_takes_no_colour_picture_is_refused(tmp_path: Path, shape: 
 
 
 @pytest.mark.parametrize(("name", "content"), [("m.onnx", b"no model"), ("m.xml", b"<net/>"), ("m.pt", b"pickle")])
-def test_what_is_no_model_is_one_clear_error(tmp_path: Path, name: str, content: bytes):
+def test_what_is_no_model_is_one_clear_error(tmp_path: Path, name: str, content: bytes) -> None:
     saved(tmp_path / "m.bin", b"")
 
     with pytest.raises(ModelLoadError, match="m\\."):
         runtime().read_spec(saved(tmp_path / name, content), input_hw=(8, 8))
 
 
-def test_weights_beside_the_file_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_weights_beside_the_file_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = onnx.load_from_string(tiny_classifier())
     onnx.save(model, str(tmp_path / "m.onnx"), save_as_external_data=True, location="w.bin", size_threshold=0)
     monkeypatch.chdir(tmp_path)
@@ -181,8 +183,10 @@ def test_weights_beside_the_file_are_not_read(tmp_path: Path, monkeypatch: pytes
         runtime().read_spec(tmp_path / "m.onnx", input_hw=(8, 8))
 
 
-def test_precision_is_f32_and_threads_are_as_given(tmp_path: Path):
-    compiled = runtime().compile(saved(tmp_path / "m.onnx", tiny_detector()), Preprocessing(), input_hw=(1, 1))._compiled
+def test_precision_is_f32_and_threads_are_as_given(tmp_path: Path) -> None:
+    compiled = (
+        runtime().compile(saved(tmp_path / "m.onnx", tiny_detector()), Preprocessing(), input_hw=(1, 1))._compiled
+    )
 
     assert compiled.get_property("INFERENCE_PRECISION_HINT") == runtime()._ov.Type.f32
     assert compiled.get_property("INFERENCE_NUM_THREADS") == 2
@@ -203,13 +207,16 @@ assert threading.active_count() == 1, threading.enumerate()
 """
 
 
-def test_openvino_reports_to_nobody(tmp_path: Path):
+def test_openvino_reports_to_nobody(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
     model = saved(tmp_path / "m.onnx", tiny_classifier())
 
     subprocess.run(
-        [sys.executable, "-c", TELEMETRY_PROBE, str(model)], check=True, timeout=30, env={**os.environ, "HOME": str(home)}
+        [sys.executable, "-c", TELEMETRY_PROBE, str(model)],
+        check=True,
+        timeout=30,
+        env={**os.environ, "HOME": str(home)},
     )
 
     assert list(home.iterdir()) == []

@@ -24,6 +24,10 @@ def branch(**rest: Any) -> dict[str, Any]:
     return {**tiny_pipeline()["pipeline"]["branches"][0], **rest}
 
 
+def tone(**rest: Any) -> dict[str, Any]:
+    return branch(modelId="tiny_tone_v1", resultField="tone", **{"output": "tone", "classes": None, **rest})
+
+
 async def refusal(tmp_path: Path, **fault: Any) -> DetectorWorkerError:
     manager = new_manager()
     with pytest.raises((PipelineError, ModelLoadError)) as caught:
@@ -33,7 +37,7 @@ async def refusal(tmp_path: Path, **fault: Any) -> DetectorWorkerError:
     return caught.value
 
 
-async def test_an_archive_becomes_a_pipeline_with_its_models(tmp_path: Path):
+async def test_an_archive_becomes_a_pipeline_with_its_models(tmp_path: Path) -> None:
     manager = new_manager()
 
     pipeline = await new_loader(tmp_path / "cache", manager=manager).load_pipeline(write_tiny_mpta(tmp_path / "a.mpta"))
@@ -46,7 +50,7 @@ async def test_an_archive_becomes_a_pipeline_with_its_models(tmp_path: Path):
     assert manager.get_cache_stats().in_use == 2
 
 
-async def test_closing_lets_the_models_go_once(tmp_path: Path):
+async def test_closing_lets_the_models_go_once(tmp_path: Path) -> None:
     manager = new_manager()
     loader = new_loader(tmp_path / "cache", manager=manager)
     first, second = [await loader.load_pipeline(write_tiny_mpta(tmp_path / "a.mpta")) for _ in range(2)]
@@ -59,14 +63,14 @@ async def test_closing_lets_the_models_go_once(tmp_path: Path):
     assert manager.get_cache_stats().in_use == 0
 
 
-async def test_the_files_may_lie_in_the_only_folder(tmp_path: Path):
+async def test_the_files_may_lie_in_the_only_folder(tmp_path: Path) -> None:
     path = write(tmp_path / "a.mpta", prefix="export/")
 
     assert (await new_loader(tmp_path / "cache").load_pipeline(path)).config.model_id == "tiny_squares_v1"
 
 
 @pytest.mark.parametrize("form", ["{}", "file://{}"])
-async def test_a_path_and_a_file_address_lead_to_the_archive(tmp_path: Path, form: str):
+async def test_a_path_and_a_file_address_lead_to_the_archive(tmp_path: Path, form: str) -> None:
     path = write_tiny_mpta(tmp_path / "with space.mpta")
 
     url = form.format(str(path).replace(" ", "%20") if form != "{}" else path)
@@ -74,7 +78,7 @@ async def test_a_path_and_a_file_address_lead_to_the_archive(tmp_path: Path, for
     assert (await new_loader(tmp_path / "cache").load_from_url(url)).models
 
 
-async def test_only_the_allowed_folders_are_read(tmp_path: Path):
+async def test_only_the_allowed_folders_are_read(tmp_path: Path) -> None:
     allowed, elsewhere = tmp_path / "allowed", tmp_path / "elsewhere"
     allowed.mkdir()
     elsewhere.mkdir()
@@ -89,12 +93,12 @@ async def test_only_the_allowed_folders_are_read(tmp_path: Path):
 
 
 @pytest.mark.parametrize("url", ["ftp://host/a.mpta", "", "a\x00b", "file:///a%00b", "rtsp://host/a", "file://host/a"])
-async def test_what_is_no_address_of_an_archive_is_refused(tmp_path: Path, url: str):
+async def test_what_is_no_address_of_an_archive_is_refused(tmp_path: Path, url: str) -> None:
     with pytest.raises(DetectorWorkerError):
         await new_loader(tmp_path / "cache").load_from_url(url)
 
 
-async def test_an_archive_without_pipeline_json_says_so(tmp_path: Path):
+async def test_an_archive_without_pipeline_json_says_so(tmp_path: Path) -> None:
     error = await refusal(tmp_path, drop="pipeline.json")
 
     assert isinstance(error, ModelLoadError)
@@ -118,18 +122,18 @@ async def test_an_archive_without_pipeline_json_says_so(tmp_path: Path):
         ({"branches": []}, "waitForBranches: there is no branch 'tiny_hue_v1'"),
         ({"branches": []}, "pipeline.parallelActions[0].fields.hue: {tiny_hue_v1.hue} can never have a value"),
         ({"expectedClasses": ["reed"]}, "expectedClasses: the detector knows no class 'reed'; did you mean 'red'?"),
-        ({"branches": [branch(cropClass="Wheel"), branch(modelId="tiny_tone_v1", output="tone")]}, "no class 'Wheel'"),
+        ({"branches": [branch(cropClass="Wheel"), tone()]}, "no class 'Wheel'"),
         (
             {"actions": [{"type": "redis_save_image", "key": "a", "region": "plate"}]},
             "redis_save_image.region: the detector knows no class 'plate'",
         ),
     ],
 )
-async def test_a_faulty_pipeline_is_refused_by_name(tmp_path: Path, fault: dict[str, Any], expected: str):
+async def test_a_faulty_pipeline_is_refused_by_name(tmp_path: Path, fault: dict[str, Any], expected: str) -> None:
     assert expected in (await refusal(tmp_path, **fault)).what
 
 
-async def test_all_faults_come_at_once(tmp_path: Path):
+async def test_all_faults_come_at_once(tmp_path: Path) -> None:
     what = (await refusal(tmp_path, branches=[], modelFile="x.pt")).what
 
     assert "waitForBranches" in what
@@ -137,20 +141,20 @@ async def test_all_faults_come_at_once(tmp_path: Path):
     assert "tone" in what
 
 
-async def test_classes_are_compared_without_regard_to_case(tmp_path: Path):
+async def test_classes_are_compared_without_regard_to_case(tmp_path: Path) -> None:
     path = write(tmp_path / "a.mpta", expectedClasses=["RED"], triggerClasses=["Green"])
 
     assert (await new_loader(tmp_path / "cache").load_pipeline(path)).models
 
 
-async def test_a_model_that_cannot_be_read_lets_the_others_go(tmp_path: Path):
-    error = await refusal(tmp_path, branches=[branch(), branch(modelId="tiny_tone_v1", output="absent")])
+async def test_a_model_that_cannot_be_read_lets_the_others_go(tmp_path: Path) -> None:
+    error = await refusal(tmp_path, branches=[branch(), tone(output="absent")])
 
     assert isinstance(error, ModelLoadError)
     assert "no output 'absent'" in error.what
 
 
-async def test_connections_in_an_archive_are_ignored_with_a_warning(tmp_path: Path):
+async def test_connections_in_an_archive_are_ignored_with_a_warning(tmp_path: Path) -> None:
     path = write(tmp_path / "a.mpta", postgresql={"host": "evil", "password": "canary"})
 
     pipeline = await new_loader(tmp_path / "cache").load_pipeline(path)

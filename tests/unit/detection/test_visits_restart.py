@@ -1,0 +1,72 @@
+from support.tracks import Lane, Row, box
+
+from detector_worker.core.outbox import SavedVisit
+
+PARKED = box(200)
+NOW_UTC_S = 1_700_000_100.0
+
+
+def saved_before(seconds: float, *rows: Row) -> list[SavedVisit]:
+    """Visits of a lane of another process, last seen so many seconds before now."""
+    before = Lane()
+    before.play(50_000, 3, lambda s: rows)
+    return [SavedVisit("display;gate", visit, NOW_UTC_S - seconds) for visit in before.tracker.live_visits()]
+
+
+def restarted(saved: list[SavedVisit]) -> Lane:
+    lane = Lane()
+    lane.tracker.restore(saved, now_s=10.0, now_utc_s=NOW_UTC_S)
+    return lane
+
+
+def test_a_parked_car_keeps_its_record_over_a_restart() -> None:
+    lane = restarted(saved_before(4.0, PARKED))
+    lane.play(11, 5, lambda s: [PARKED])
+
+    assert lane.events == []
+    assert [visit.record_id for visit in lane.tracker.live_visits()] == ["record-1"]
+
+
+def test_each_of_several_parked_cars_keeps_its_own_record() -> None:
+    left, right = box(100), box(240)
+    saved = saved_before(4.0, left, right)
+    places = {entry.visit.record_id: entry.visit.bounding_box.x1 for entry in saved}
+
+    lane = restarted(saved)
+    lane.play(11, 5, lambda s: [right, left])
+
+    assert lane.events == []
+    assert {visit.record_id: visit.bounding_box.x1 for visit in lane.tracker.live_visits()} == places
+
+
+def test_a_car_that_came_during_the_restart_has_a_record_of_its_own() -> None:
+    lane = restarted(saved_before(4.0, PARKED))
+    lane.play(11, 2, lambda s: [PARKED, box(420)])
+
+    (visit,) = lane.started
+    assert visit.bounding_box.x1 == 420
+
+
+def test_a_car_that_left_during_the_restart_ends_its_visit() -> None:
+    lane = restarted(saved_before(4.0, PARKED))
+    lane.play(11, 10, lambda s: [])
+
+    assert lane.ended == ["record-1"]
+
+
+def test_after_longer_than_the_reentry_time_it_counts_as_another_car() -> None:
+    lane = restarted(saved_before(60.0, PARKED))
+    lane.play(11, 2, lambda s: [PARKED])
+
+    assert len(lane.started) == 1
+    assert lane.ended == ["record-1"]
+
+
+def test_the_length_of_a_visit_survives_though_the_clock_does_not() -> None:
+    saved = saved_before(4.0, PARKED)
+    length_s = saved[0].visit.last_s - saved[0].visit.first_s
+
+    (visit,) = restarted(saved).tracker.live_visits()
+
+    assert visit.last_s == 6.0
+    assert visit.last_s - visit.first_s == length_s

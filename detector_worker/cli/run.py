@@ -21,7 +21,7 @@ from detector_worker.cli.annotation import Annotator
 from detector_worker.core.config import Configuration
 from detector_worker.core.entities import Visit
 from detector_worker.engine.engine import LaneResult
-from detector_worker.engine.file_run import FileRun, analyse_file
+from detector_worker.engine.file_run import FileRun
 from detector_worker.engine.lane import Analysed
 from detector_worker.storage.durable_storage import DurableStorage
 from detector_worker.streams.file_reader import count_frames
@@ -62,15 +62,10 @@ async def _run(video: Path, mpta: str, configuration: Configuration, annotate: P
                 advance(analysed.frame.frame_id)
                 annotator.draw(analysed)
 
-            return await analyse_file(
-                video,
-                mpta,
-                configuration=configuration,
-                outbox=storage.spool,
-                threads=configuration.engine.analysis_threads or os.cpu_count() or 1,
-                on_analysed=on_analysed,
-                on_result=annotator.note_result,
-            )
+            outcome = FileRun(outbox=storage.spool, on_analysed=on_analysed, on_run=annotator.note_result)
+            threads = configuration.engine.analysis_threads or os.cpu_count() or 1
+            await outcome.analyse(video, mpta, configuration, threads=threads)
+            return outcome
 
 
 @asynccontextmanager

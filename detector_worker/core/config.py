@@ -122,7 +122,8 @@ class EnvironmentConfigProvider(ConfigurationProvider):
         return found
 
     def source_of(self, path: Sequence[str]) -> str:
-        return self._names.get(tuple(path), "the environment")
+        wanted = tuple(path)
+        return next((name for known, name in self._names.items() if known[: len(wanted)] == wanted), "the environment")
 
     def _from_file(self) -> dict[str, str]:
         if self._env_file is None:

@@ -67,7 +67,9 @@ def _all_keys(model: type[BaseModel]) -> Iterator[str]:
 
 
 def _nearest(model: type[BaseModel], key: str) -> str:
-    names = {name: full for full in _all_keys(model) for name in (full.rpartition(".")[2], full)}
+    names: dict[str, str] = {section: section for section in model.model_fields}
+    for full in reversed(list(_all_keys(model))):  # of two settings of one name the first section's is meant
+        names[full] = names[full.rpartition(".")[2]] = full
     close = difflib.get_close_matches(key, names, n=1)
     return f", did you mean {names[close[0]]}?" if close else ""
 

@@ -36,14 +36,14 @@ class StateHolder(Generic[Key, Value]):
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._values: dict[Key, Value] = {}
-        self._callbacks: tuple[Callable[[Key, Value | None], None], ...] = ()
+        self._callbacks: dict[object, Callable[[Key, Value | None], None]] = {}
 
     def set(self, key: Key, value: Value) -> None:
         """Put a value; subscribers are told, in the caller's thread, where it differs from the old one."""
         with self._lock:
             changed = key not in self._values or self._values[key] != value
             self._values[key] = value
-            callbacks = self._callbacks
+            callbacks = tuple(self._callbacks.values())
         if changed:
             for callback in callbacks:
                 callback(key, value)
@@ -52,7 +52,7 @@ class StateHolder(Generic[Key, Value]):
         """Forget a key; subscribers are told None. Unknown keys are none of anybody's business."""
         with self._lock:
             known = self._values.pop(key, None) is not None
-            callbacks = self._callbacks
+            callbacks = tuple(self._callbacks.values())
         if known:
             for callback in callbacks:
                 callback(key, None)
@@ -69,12 +69,13 @@ class StateHolder(Generic[Key, Value]):
 
     def subscribe(self, callback: Callable[[Key, Value | None], None]) -> Callable[[], None]:
         """Have changes told to ``callback``, which must be quick and raise nothing; returns how to end that."""
+        ticket = object()
         with self._lock:
-            self._callbacks = (*self._callbacks, callback)
+            self._callbacks[ticket] = callback
 
         def unsubscribe() -> None:
             with self._lock:
-                self._callbacks = tuple(one for one in self._callbacks if one is not callback)
+                self._callbacks.pop(ticket, None)
 
         return unsubscribe
 

@@ -17,6 +17,7 @@ _HUES: Final = 12
 _GREYS: Final = 6
 _COLOURFUL: Final = 60
 """Saturation, of 255, from which a pixel's hue means something."""
+_SPREAD: Final = np.array([1, 4, 6, 4, 1], np.float32) / 16
 
 
 def describe(crop: NDArray[np.uint8]) -> Histogram | None:
@@ -48,8 +49,7 @@ def likeness(first: Histogram, second: Histogram) -> float:
 
 def _smoothed(histogram: Histogram) -> Histogram:
     """Spread each count over its neighbours, so that a slight change of light moves nothing far; hues are a ring."""
-    hues, greys = histogram[:_HUES], np.pad(histogram[_HUES:], 1, mode="edge")
-    ring = hues * 0.5 + np.roll(hues, 1) * 0.25 + np.roll(hues, -1) * 0.25
-    line = greys[1:-1] * 0.5 + greys[:-2] * 0.25 + greys[2:] * 0.25
-    spread = np.concatenate((ring, line))
+    hues = np.convolve(np.pad(histogram[:_HUES], 2, mode="wrap"), _SPREAD, mode="valid")
+    greys = np.convolve(np.pad(histogram[_HUES:], 2, mode="edge"), _SPREAD, mode="valid")
+    spread = np.concatenate((hues, greys))
     return cast("Histogram", spread / spread.sum())

@@ -86,9 +86,9 @@ class VisitTracker:
         return self._tracked
 
     def live_visits(self) -> list[Visit]:
-        """Return the visits that have begun and not ended, those out of sight included; without pictures."""
-        in_sight = [followed.visit for followed in self._followed.values() if followed.visit is not None]
-        return in_sight + [entry.visit for entry in self._departed.values()]
+        """Return copies of the visits that have begun and not ended, those out of sight too; without pictures."""
+        in_sight = [replace(followed.visit) for followed in self._followed.values() if followed.visit is not None]
+        return in_sight + [replace(entry.visit) for entry in self._departed.values()]
 
     def restore(self, saved: Sequence[SavedVisit], *, now_s: float, now_utc_s: float) -> None:
         """Take over the visits of before a restart: each waits for its object as if it had just gone out of sight.

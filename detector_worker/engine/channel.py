@@ -1,4 +1,4 @@
-"""One pipe between two of our processes: requests that are answered, and events that are not, both ways."""
+"""One pipe between two of our processes: each end calls methods of the other's object, and may tell without waiting."""
 
 import asyncio
 import contextlib
@@ -8,21 +8,26 @@ import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import Any, Final
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 from detector_worker.core.exceptions import DetectorWorkerError, ServiceError
 
 __all__ = ["Channel"]
 
+P = ParamSpec("P")
+Result = TypeVar("Result")
 _MAX_OUTGOING: Final = 20_000
 _END: Final = None
 """Sent last, since closing a pipe under a blocked reader would not wake that reader."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Request:
-    number: int
-    message: Any
+class _Call:
+    number: int | None
+    """None: nobody waits for an answer."""
+    method: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,76 +37,56 @@ class _Reply:
     error: DetectorWorkerError | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Event:
-    message: Any
-
-
 class Channel:
     """One end of a pipe. Used on one event loop; owns a reading and a writing thread.
 
-    The threads keep the loop free, whatever the peer does: one that does not read any more fills the
-    queue, and a full queue closes the channel, since such a peer is as good as dead.
+    The threads keep the loop free, whatever the peer does: one that does not read any more fills the queue, and a
+    full queue closes the channel, since such a peer is as good as dead. What comes in is for the public methods of
+    ``target``: coroutine functions for `call`, plain ones that do not block for `tell`.
     """
 
     def __init__(
-        self,
-        connection: "Connection[Any, Any]",
-        *,
-        name: str,
-        answer: Callable[[Any], Awaitable[Any]],
-        on_event: Callable[[Any], None],
-        on_closed: Callable[[], None],
+        self, connection: "Connection[Any, Any]", *, name: str, target: object, on_closed: Callable[[], None]
     ) -> None:
-        """Wrap a connection; call `open` on the running loop.
-
-        Args:
-            connection: One end of ``multiprocessing.Pipe()``; closed with the channel.
-            name: For threads and errors.
-            answer: Called for each request of the peer; a `DetectorWorkerError` is raised at the peer.
-            on_event: Called for each event of the peer; must not block.
-            on_closed: Called once, when the peer is gone or the channel is closed.
-        """
-        self._connection, self._name = connection, name
-        self._answer, self._on_event, self._on_closed = answer, on_event, on_closed
-        self._outgoing: queue.Queue[_Request | _Reply | _Event | None] = queue.Queue(_MAX_OUTGOING)
+        self._connection, self._name, self._target, self._on_closed = connection, name, target, on_closed
+        self._outgoing: queue.Queue[_Call | _Reply | None] = queue.Queue(_MAX_OUTGOING)
         self._waiting: dict[int, asyncio.Future[Any]] = {}
         self._answering: set[asyncio.Task[None]] = set()
         self._next_number = 0
         self._closed = False
 
     def open(self) -> None:
-        """Start the threads; must be called on the loop that the callbacks are for."""
+        """Start the threads; on the loop that ``target`` lives on."""
         self._loop = asyncio.get_running_loop()
-        self._reader = threading.Thread(target=self._read, name=f"{self._name}: reading", daemon=True)
         self._writer = threading.Thread(target=self._write, name=f"{self._name}: writing", daemon=True)
-        self._reader.start()
         self._writer.start()
+        threading.Thread(target=self._read, name=f"{self._name}: reading", daemon=True).start()
 
-    async def request(self, message: Any) -> Any:
-        """Send a request and wait for its answer.
+    async def call(
+        self, method: Callable[Concatenate[Any, P], Awaitable[Result]], *args: P.args, **kwargs: P.kwargs
+    ) -> Result:
+        """Call a method of the peer's object, named by its function, such as ``Group.stop_lane``.
 
         Raises:
             DetectorWorkerError: What the peer raised, or `ServiceError` where the peer is gone.
         """
-        if self._closed:
-            raise self._gone()
         self._next_number += 1
-        future = self._waiting[self._next_number] = self._loop.create_future()
         number = self._next_number
+        future: asyncio.Future[Result] = self._loop.create_future()
+        self._waiting[number] = future
         try:
-            self._send(_Request(number, message))
+            self._send(_Call(number, method.__name__, args, kwargs))
             return await future
         finally:
-            self._waiting.pop(number, None)
+            del self._waiting[number]
 
-    def notify(self, message: Any) -> None:
-        """Send an event; silently nothing once the channel is closed. Thread-safe."""
+    def tell(self, method: Callable[Concatenate[Any, P], None], *args: P.args, **kwargs: P.kwargs) -> None:
+        """Call a method without an answer; nothing happens once the channel is closed. Thread-safe."""
         with contextlib.suppress(ServiceError):
-            self._send(_Event(message))
+            self._send(_Call(None, method.__name__, args, kwargs))
 
     def close(self) -> None:
-        """Close at once; requests under way fail. Idempotent; on the loop's thread."""
+        """Close at once; calls under way fail. Idempotent; on the loop's thread."""
         if self._closed:
             return
         self._closed = True
@@ -119,7 +104,7 @@ class Channel:
         self.close()
         await asyncio.to_thread(self._writer.join, timeout_s)
 
-    def _send(self, item: _Request | _Reply | _Event) -> None:
+    def _send(self, item: _Call | _Reply) -> None:
         if self._closed:
             raise self._gone()
         try:
@@ -153,28 +138,26 @@ class Channel:
         with contextlib.suppress(RuntimeError):  # the loop has ended, and with it everything
             self._loop.call_soon_threadsafe(self.close)
 
-    def _receive(self, item: _Request | _Reply | _Event) -> None:
-        match item:
-            case _Event(message):
-                self._on_event(message)
-            case _Reply(number, value, error):
-                future = self._waiting.get(number)
-                if future is not None and not future.done():
-                    future.set_result(value) if error is None else future.set_exception(error)
-            case _Request(number, message):
-                task = self._loop.create_task(self._reply(number, message), name=f"{self._name}-answer")
-                self._answering.add(task)
-                task.add_done_callback(self._answering.discard)
+    def _receive(self, item: _Call | _Reply) -> None:
+        if isinstance(item, _Reply):
+            future = self._waiting.get(item.number)
+            if future is not None and not future.done():
+                future.set_result(item.value) if item.error is None else future.set_exception(item.error)
+        elif item.number is None:
+            getattr(self._target, item.method)(*item.args, **item.kwargs)
+        else:
+            task = self._loop.create_task(self._answer(item, item.number), name=f"{self._name}: {item.method}")
+            self._answering.add(task)
+            task.add_done_callback(self._answering.discard)
 
-    async def _reply(self, number: int, message: Any) -> None:
+    async def _answer(self, call: _Call, number: int) -> None:
         value, error = None, None
         try:
-            value = await self._answer(message)
+            value = await getattr(self._target, call.method)(*call.args, **call.kwargs)
         except DetectorWorkerError as exc:
             error = exc
         except Exception as exc:  # noqa: BLE001 - the peer waits: a bug here must reach it as an answer
-            error = ServiceError(
-                f"{type(exc).__name__}: {exc}", where=self._name, mend="This is a bug of the worker: please report it."
-            )
+            what = f"{call.method}: {type(exc).__name__}: {exc}"
+            error = ServiceError(what, where=self._name, mend="This is a bug of the worker: please report it.")
         with contextlib.suppress(ServiceError):
             self._send(_Reply(number, value, error))

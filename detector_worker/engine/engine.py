@@ -46,6 +46,11 @@ class SubscriptionSpec:
     """x1, y1, x2, y2, pixels of the full frame."""
     options: SubscriptionOptions = SubscriptionOptions()
 
+    @property
+    def url(self) -> str:
+        """The camera's address, with its secrets: RTSP where both are given."""
+        return self.rtsp_url or self.snapshot_url or ""
+
 
 @dataclass(frozen=True, slots=True)
 class LaneResult:

@@ -5,32 +5,30 @@ import contextlib
 import logging
 import multiprocessing
 import time
-from collections.abc import Awaitable
-from typing import Any, Final, Protocol
+from collections.abc import Awaitable, Callable
+from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar
 
 from detector_worker.core.clock import Backoff
 from detector_worker.core.config import Configuration
 from detector_worker.core.exceptions import DetectorWorkerError, ServiceError
 from detector_worker.engine.channel import Channel
-from detector_worker.engine.group_process import run_group
-from detector_worker.engine.messages import GroupCommand, GroupEvent, GroupRequest, StopGroup
+from detector_worker.engine.group_owner import GroupOwner
+from detector_worker.engine.group_process import GroupEnd, run_group
 
-__all__ = ["GroupHandle", "GroupOwner"]
+__all__ = ["GroupHandle", "GroupKeeper"]
 
+P = ParamSpec("P")
+Result = TypeVar("Result")
 _log: Final = logging.getLogger(__name__)
 _SPAWN: Final = multiprocessing.get_context("spawn")
 _STOP_S: Final = 9.0
 
 
-class GroupOwner(Protocol):
-    """Who is told of a group. Called on the event loop."""
+class GroupKeeper(Protocol):
+    """Who is told how a group's process fares. Called on the event loop."""
 
-    async def answer_group(self, request: GroupRequest) -> None:
-        """Carry out what a group asks for."""
-        ...
-
-    def on_group_event(self, name: str, event: GroupEvent) -> None:
-        """Take what a group tells; must not block."""
+    def owner_of(self, name: str) -> GroupOwner:
+        """Return who takes what this group leaves and tells."""
         ...
 
     async def on_group_up(self, name: str, pid: int) -> None:
@@ -45,38 +43,39 @@ class GroupOwner(Protocol):
 class GroupHandle:
     """One group, whichever process it lives in at the moment. Owns the process and one task."""
 
-    def __init__(self, name: str, configuration: Configuration, *, threads: int, owner: GroupOwner) -> None:
+    def __init__(self, name: str, configuration: Configuration, *, threads: int, keeper: GroupKeeper) -> None:
         self.name = name
-        self._configuration, self._threads, self._owner = configuration, threads, owner
+        self._configuration, self._threads, self._keeper = configuration, threads, keeper
         self._backoff = Backoff(base_s=0.2, cap_s=10.0)
         self._channel: Channel | None = None
         self._stopping = False
 
     def start(self) -> None:
         """Start the process and keep one running from now on."""
-        self._keeper = asyncio.create_task(self._keep_running(), name=f"{self.name}-keeper")
+        self._task = asyncio.create_task(self._keep_running(), name=f"{self.name}: keeper")
 
     async def stop(self) -> None:
         """Stop the process: gracefully, else by force."""
         self._stopping = True
-        if self._channel is not None:
-            with contextlib.suppress(DetectorWorkerError):
-                await self._channel.request(StopGroup())
-        _, late = await asyncio.wait({self._keeper}, timeout=_STOP_S)
+        with contextlib.suppress(DetectorWorkerError):
+            await self.call(GroupEnd.leave)
+        _, late = await asyncio.wait({self._task}, timeout=_STOP_S)
         if late:
             _log.warning("%s did not stop within %.0f s and is killed", self.name, _STOP_S)
-            self._keeper.cancel()
-            await asyncio.gather(self._keeper, return_exceptions=True)
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
 
-    async def request(self, command: GroupCommand) -> Any:
-        """Have a command carried out.
+    async def call(
+        self, method: Callable[Concatenate[Any, P], Awaitable[Result]], *args: P.args, **kwargs: P.kwargs
+    ) -> Result:
+        """Call a method of `GroupEnd` in the process.
 
         Raises:
-            DetectorWorkerError: What the group raised, or `ServiceError` while there is no process.
+            DetectorWorkerError: What it raised, or `ServiceError` while there is no process.
         """
         if self._channel is None:
-            raise ServiceError("The group is being started again", where=self.name, mend="Try again in a few seconds.")
-        return await self._channel.request(command)
+            raise ServiceError("The group is being started", where=self.name, mend="Try again in a few seconds.")
+        return await self._channel.call(method, *args, **kwargs)
 
     async def _keep_running(self) -> None:
         while not self._stopping:
@@ -88,49 +87,31 @@ class GroupHandle:
                 return
             delay_s = self._backoff.next_delay_s()
             _log.error("%s: %s; it is started again in %.1f s", self.name, reason, delay_s)
-            self._owner.on_group_down(self.name, reason)
+            self._keeper.on_group_down(self.name, reason)
             await asyncio.sleep(delay_s)
 
     async def _run_once(self) -> str:
         """Run one process to its end, and say how it ended."""
-        closed = asyncio.Event()
         ours, theirs = _SPAWN.Pipe()
-        process = _SPAWN.Process(
-            target=run_group, args=(theirs, self.name, self._configuration, self._threads), name=self.name, daemon=True
-        )
-        channel = Channel(
-            ours,
-            name=self.name,
-            answer=self._owner.answer_group,
-            on_event=lambda event: self._owner.on_group_event(self.name, event),
-            on_closed=closed.set,
-        )
+        arguments = (theirs, self.name, self._configuration, self._threads)
+        process = _SPAWN.Process(target=run_group, args=arguments, name=self.name, daemon=True)
         await asyncio.to_thread(process.start)
         theirs.close()
+        closed = asyncio.Event()
+        channel = Channel(ours, name=self.name, target=self._keeper.owner_of(self.name), on_closed=closed.set)
         channel.open()
         self._channel = channel
-        began_s = time.monotonic()
-        try:
-            await self._while_open(closed, self._owner.on_group_up(self.name, process.pid or 0))
-        finally:
-            self._channel = None
-            channel.close()
-            await asyncio.shield(asyncio.to_thread(_reap, process))
-        self._backoff.note_success(began_s)
         self._backoff.note_success(time.monotonic())
-        return f"ended with exit code {process.exitcode}"
-
-    async def _while_open(self, closed: asyncio.Event, greeting: Awaitable[None]) -> None:
-        greeted = asyncio.ensure_future(greeting)
-        greeted.add_done_callback(self._note_greeting)
+        greeting = asyncio.create_task(self._keeper.on_group_up(self.name, process.pid or 0))
         try:
             await closed.wait()
         finally:
-            greeted.cancel()
-
-    def _note_greeting(self, greeted: "asyncio.Future[None]") -> None:
-        if not greeted.cancelled() and (error := greeted.exception()) is not None:
-            _log.error("%s could not be given its lanes: %s", self.name, error)
+            self._channel = None
+            channel.close()
+            greeting.cancel()
+            await asyncio.shield(asyncio.to_thread(_reap, process))
+        self._backoff.note_success(time.monotonic())
+        return f"ended with exit code {process.exitcode}"
 
 
 def _reap(process: Any) -> None:

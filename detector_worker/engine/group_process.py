@@ -6,36 +6,40 @@ import os
 import signal
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
-from typing import Any, Final, assert_never
+from typing import Any, Final
 
 from detector_worker.core.config import Configuration
+from detector_worker.core.entities import StreamStatus
 from detector_worker.core.outbox import SavedVisit, SpoolEntry
 from detector_worker.engine.channel import Channel
+from detector_worker.engine.engine import LaneResult
 from detector_worker.engine.group import Group
-from detector_worker.engine.messages import (
-    AcceptEntries,
-    ForgetVisit,
-    GroupCommand,
-    LogLine,
-    NewestJpeg,
-    SaveVisit,
-    SetLiveDetections,
-    SetSession,
-    StartLane,
-    StopGroup,
-    StopLane,
-)
+from detector_worker.engine.group_owner import GroupOwner, GroupReport
 
-__all__ = ["run_group"]
+__all__ = ["GroupEnd", "run_group"]
 
+_log: Final = logging.getLogger(__name__)
 _GRACE_S: Final = 3.0
 _GIVE_UP_S: Final = 8.0
 
-_log: Final = logging.getLogger(__name__)
+
+class GroupEnd(Group):
+    """What main may call in the child: the group's own methods, and the end."""
+
+    def __init__(
+        self, connection: "Connection[Any, Any]", name: str, configuration: Configuration, threads: int
+    ) -> None:
+        self.stopping = asyncio.Event()
+        self.channel = Channel(connection, name=f"main of {name}", target=self, on_closed=self.stopping.set)
+        super().__init__(configuration, owner=_Main(self.channel), threads=threads)
+
+    async def leave(self) -> None:
+        """End the process once its runs are over."""
+        self.stopping.set()
 
 
 def run_group(connection: "Connection[Any, Any]", name: str, configuration: Configuration, threads: int) -> None:
-    """Be a group until main says stop, or is gone. The entry of the child process."""
+    """Be a group until main says so, or is gone. The entry of the child process."""
     # Ctrl-C reaches the whole terminal group: main decides when a group ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.umask(0o077)
@@ -47,14 +51,14 @@ def run_group(connection: "Connection[Any, Any]", name: str, configuration: Conf
 async def _serve(
     connection: "Connection[Any, Any]", name: str, configuration: Configuration, threads: int
 ) -> list[str]:
-    end = _ChildEnd(connection, name, configuration, threads)
+    end = GroupEnd(connection, name, configuration, threads)
     logging.basicConfig(level=configuration.logging.level, handlers=[_PipeLogHandler(end.channel)], force=True)
-    await end.group.start()
     end.channel.open()
+    await end.start()
     await end.stopping.wait()
     try:
         async with asyncio.timeout(_GIVE_UP_S):
-            left = await end.group.stop(grace_s=_GRACE_S)
+            left = await end.stop(grace_s=_GRACE_S)
     except TimeoutError:
         left = [name]
     if left:
@@ -63,57 +67,40 @@ async def _serve(
     return left
 
 
-class _ChildEnd:
-    """The child's end of the pipe: main's commands for the group, and the group's `Outbox`."""
+class _Main:
+    """Main, as the group sees it: its `GroupOwner` at the other end of the pipe."""
 
-    def __init__(
-        self, connection: "Connection[Any, Any]", name: str, configuration: Configuration, threads: int
-    ) -> None:
-        self.stopping = asyncio.Event()
-        self.channel = Channel(
-            connection,
-            name=f"main of {name}",
-            answer=self._answer,
-            on_event=lambda _: None,  # main sends no events
-            on_closed=self.stopping.set,
-        )
-        self.group = Group(configuration, outbox=self, tell=self.channel.notify, threads=threads)
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
 
     async def accept(self, entries: Sequence[SpoolEntry], *, visit: SavedVisit | None = None) -> None:
-        await self.channel.request(AcceptEntries(tuple(entries), visit))
+        await self._channel.call(GroupOwner.accept, tuple(entries), visit=visit)
 
     async def save_visit(self, visit: SavedVisit) -> None:
-        await self.channel.request(SaveVisit(visit))
+        await self._channel.call(GroupOwner.save_visit, visit)
 
     async def forget_visit(self, record_id: str) -> None:
-        await self.channel.request(ForgetVisit(record_id))
+        await self._channel.call(GroupOwner.forget_visit, record_id)
 
-    async def _answer(self, command: GroupCommand) -> bytes | None:
-        match command:
-            case StartLane():
-                await self.group.start_lane(command)
-            case StopLane(subscription_id):
-                await self.group.stop_lane(subscription_id)
-            case SetSession(display_id, session_id):
-                await self.group.set_session(display_id, session_id)
-            case SetLiveDetections(subscription_id, wanted):
-                self.group.set_live_detections(subscription_id, wanted=wanted)
-            case NewestJpeg(camera_id):
-                return await self.group.newest_jpeg(camera_id)
-            case StopGroup():
-                self.stopping.set()
-            case _:
-                assert_never(command)
-        return None
+    def on_result(self, result: LaneResult) -> None:
+        self._channel.tell(GroupOwner.on_result, result)
+
+    def on_stream_status(self, status: StreamStatus) -> None:
+        self._channel.tell(GroupOwner.on_stream_status, status)
+
+    def on_report(self, report: GroupReport) -> None:
+        self._channel.tell(GroupOwner.on_report, report)
+
+    def on_log(self, record: dict[str, object]) -> None:
+        self._channel.tell(GroupOwner.on_log, record)
 
 
 class _PipeLogHandler(logging.Handler):
-    """Hands log records to main, which alone writes them."""
-
     def __init__(self, channel: Channel) -> None:
         super().__init__()
-        self._channel = channel
+        self._main = _Main(channel)
 
     def emit(self, record: logging.LogRecord) -> None:
-        text = self.format(record)
-        self._channel.notify(LogLine(record.name, record.levelno, text, record.pathname, record.lineno, record.created))
+        text = self.format(record)  # with the traceback, which cannot be pickled
+        names = ("name", "levelno", "levelname", "pathname", "filename", "lineno", "created", "threadName")
+        self._main.on_log({name: getattr(record, name) for name in names} | {"msg": text})

@@ -1,29 +1,28 @@
 """One subscription's analysis: from the newest frame to visits."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from detector_worker.core.clock import Clock
-from detector_worker.core.entities import Detections, Visit, VisitEvent
+from detector_worker.core.entities import DetectionResult, Detections, Visit, VisitEvent
 from detector_worker.core.frame import Frame
-from detector_worker.core.outbox import SavedVisit
+from detector_worker.detection.tracking_manager import unsure_confidence
 from detector_worker.detection.visits import VisitTracker
 from detector_worker.detection.yolo_detector import YOLODetector
-from detector_worker.engine.engine import SubscriptionSpec
-from detector_worker.engine.messages import LaneReport
+from detector_worker.engine.engine import LaneResult, SubscriptionSpec
+from detector_worker.engine.group_owner import LaneReport
 from detector_worker.engine.rates import LatencyWindow, RateMeter
 from detector_worker.engine.slot import FrameSlot
-from detector_worker.models.pipeline_config import PipelineConfig
+from detector_worker.models.pipeline_loader import LoadedPipeline
+from detector_worker.pipeline.pipeline_executor import PipelineExecutor
 
 __all__ = ["Analysed", "Lane"]
 
-_LOW_CONFIDENCE: Final = 0.1
-"""Below this a detection is not even used to continue a track (ByteTrack's lower bound)."""
 _SAVE_VISITS_EVERY_S: Final = 2.0
 _MAX_RUNS_UNDER_WAY: Final = 16
 
@@ -43,49 +42,38 @@ class Analysed:
 class Lane:
     """Analyses the newest frame of one camera for one subscription; one frame in flight.
 
-    `offer` is called by the camera's reader, everything between `begin` and `end` by one analysis thread
-    at a time, so tracker and visits need no lock.
+    `offer` is called by the camera's reader, everything between `begin` and `end` by one analysis thread at a time,
+    so tracker and visits need no lock; ``runs`` and ``runs_under_way`` change on the event loop only.
     """
 
     def __init__(
         self,
         spec: SubscriptionSpec,
-        pipeline: PipelineConfig,
+        loaded: LoadedPipeline,
         *,
         detector: YOLODetector,
         visits: VisitTracker,
-        target_fps: float | None,
-        lossless: bool,
+        executor: PipelineExecutor,
+        slot: FrameSlot,
         wake: Callable[[], None],
         emit: Callable[["Lane", Analysed], None],
     ) -> None:
-        """Wire a lane.
-
-        Args:
-            spec: What the client asked for.
-            pipeline: What its archive says.
-            detector: The pipeline's detector, shared with other lanes.
-            visits: This lane's own tracker and visits.
-            target_fps: Frames analysed per second at most; None: all.
-            lossless: For files: the reader waits for the lane.
-            wake: Called when a frame waits; thread-safe, quick.
-            emit: Takes each analysed frame, in the analysis thread; quick.
-        """
-        self.spec, self.pipeline = spec, pipeline
+        """Wire a lane; ``emit`` takes each analysed frame in the analysis thread, ``wake`` tells that one waits."""
+        self.spec, self.loaded, self.pipeline = spec, loaded, loaded.config
+        self.executor, self.visits, self.slot, self.wake = executor, visits, slot, wake
+        self.live_detections = False
+        self.runs: Counter[str] = Counter()
+        """Finished ones by their status."""
         self.runs_under_way = 0
-        """Pipeline runs of this lane; changed on the event loop only. Many of them hold the lane back."""
-        self.slot = FrameSlot(target_fps=target_fps, lossless=lossless)
-        self._lossless = lossless
-        self._detector, self._visits = detector, visits
-        self.wake, self._emit = wake, emit
+        self._detector, self._emit = detector, emit
         self._in_flight = False
-        self._arrived, self._analysed, self._latency = RateMeter(), RateMeter(), LatencyWindow()
-        self._dropped = RateMeter()
+        self._arrived, self._analysed, self._dropped = RateMeter(), RateMeter(), RateMeter()
+        self._latency = LatencyWindow()
         self._wanted: dict[tuple[str, ...], NDArray[np.bool_]] = {}
-        self._saved_s = 0.0
+        self._saved_s = float("-inf")
 
     def offer(self, frame: Frame) -> None:
-        """Take a frame from the reader; waits only where the lane is lossless."""
+        """Take a frame from the reader; waits only where the slot is lossless."""
         self._arrived.add(time.monotonic())
         dropped = self.slot.dropped
         if self.slot.put(frame):
@@ -94,10 +82,9 @@ class Lane:
             self.wake()
 
     def waiting_since_s(self) -> float | None:
-        """Return when the waiting frame was captured, if the lane may be analysed now."""
-        if self._in_flight or self.runs_under_way >= _MAX_RUNS_UNDER_WAY:
-            return None
-        return self.slot.waiting_since_s()
+        """Return when the waiting frame was captured, if the lane may be analysed now; many runs hold it back."""
+        may_be_analysed = not self._in_flight and self.runs_under_way < _MAX_RUNS_UNDER_WAY
+        return self.slot.waiting_since_s() if may_be_analysed else None
 
     def begin(self) -> Callable[[], None]:
         """Take the waiting frame; the returned call analyses it."""
@@ -114,21 +101,24 @@ class Lane:
         """No frame waits and none is in flight."""
         return not self._in_flight and self.slot.waiting_since_s() is None
 
-    def restore(self, saved: Sequence[SavedVisit], clock: Clock) -> None:
-        """Take over the visits of before a restart; before the lane is scheduled."""
-        self._visits.restore(saved, now_s=clock.monotonic_s(), now_utc_s=clock.utc_s())
+    def result(self, frame_id: int, captured_at: float, detections: tuple[DetectionResult, ...]) -> LaneResult:
+        """Return what is told of an analysed frame."""
+        return LaneResult(
+            subscription_id=self.spec.subscription_id,
+            camera_id=self.spec.camera_id,
+            frame_id=frame_id,
+            captured_at=captured_at,
+            detections=detections,
+            final=False,
+            model_id=self.spec.model_id,
+            model_name=self.spec.model_name,
+            pipeline_id=self.pipeline.model_id,
+        )
 
-    def finish(self, time_s: float) -> list[VisitEvent]:
-        """End all visits, as at the end of a file; only when the lane is idle and removed."""
-        return self._visits.finish(time_s)
-
-    def close(self) -> None:
-        """Take no further frame."""
-        self.slot.close()
-
-    def report(self, *, errors: int, reconnects: int, runs: tuple[int, int, int]) -> LaneReport:
+    def report(self, *, errors: int, reconnects: int) -> LaneReport:
         """Return the figures of the last seconds."""
         now_s = time.monotonic()
+        finished = self.runs["completed"], self.runs["partial"], self.runs["failed"]
         return LaneReport(
             subscription_id=self.spec.subscription_id,
             fps_in=self._arrived.per_second(now_s),
@@ -137,21 +127,17 @@ class Lane:
             latency_ms=self._latency.percentiles_ms(),
             errors=errors,
             reconnects=reconnects,
-            runs_completed=runs[0],
-            runs_partial=runs[1],
-            runs_failed=runs[2],
-            runs_under_way=self.runs_under_way,
+            runs=(self.runs_under_way, *finished),
         )
 
     def _analyse(self, frame: Frame) -> None:
-        floor = min(_LOW_CONFIDENCE, self.pipeline.min_confidence)
-        detections = self._detector.detect(frame, floor, region=self.spec.crop)
-        detections = self._keep_wanted(detections)
-        events = self._visits.update(detections, frame)
-        self._analysed.add(time.monotonic())
-        if not self._lossless:
-            self._latency.add(time.monotonic() - frame.time_s)
-        self._emit(self, Analysed(frame, self._visits.tracked, events, self._visits_to_save(frame.time_s)))
+        floor = unsure_confidence(self.pipeline.min_confidence)
+        detections = self._keep_wanted(self._detector.detect(frame, floor, region=self.spec.crop))
+        events = self.visits.update(detections, frame)
+        now_s = time.monotonic()
+        self._analysed.add(now_s)
+        self._latency.add(now_s - frame.time_s)
+        self._emit(self, Analysed(frame, self.visits.tracked, events, self._visits_to_save(frame.time_s)))
 
     def _keep_wanted(self, detections: Detections) -> Detections:
         """Drop classes that nothing asks for, small objects, and those in a masked region."""
@@ -172,4 +158,4 @@ class Lane:
         if 0 <= time_s - self._saved_s < _SAVE_VISITS_EVERY_S:
             return []
         self._saved_s = time_s
-        return self._visits.live_visits()
+        return self.visits.live_visits()

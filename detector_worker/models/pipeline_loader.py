@@ -146,9 +146,9 @@ class PipelineLoader:
         for name, count in Counter(name for _, name in named).items():
             if count > 1:
                 faults.append(f"the id {name!r} is used {count} times; give each model and action its own")
+        if config.model_type != "detection":
+            faults.append(f"pipeline.modelType: it is {config.model_type!r}; a pipeline begins with 'detection'")
         for path, model in _models(config):
-            if (model.model_type == "detection") != (path == "pipeline"):
-                faults.append(f"{path}.modelType: the pipeline's own model detects, its branches do not")
             fault = _file_fault(model.model_file, folder)
             if fault is not None:
                 faults.append(f"{path}.modelFile: {fault}")
@@ -227,24 +227,29 @@ def _branch_name_faults(config: PipelineConfig) -> list[str]:
 
 
 def _class_problems(config: PipelineConfig, models: Mapping[str, LoadedModel]) -> list[str]:
-    """Name classes that the detector cannot find, in whatever case."""
-    known = {name.casefold() for name in models[config.model_id].reading.class_names if name is not None}
-    wanted = [("triggerClasses", name) for name in config.trigger_classes]
-    wanted += [("expectedClasses", name) for name in config.expected_classes]
-    wanted += [("requiredClasses", name) for name in config.required_classes]
+    """Name classes that no detector of the pipeline can find, in whatever case."""
+    own = _classes(models[config.model_id])
+    found = own.union(*(_classes(model) for model in models.values() if model.settings.model_type == "detection"))
+    wanted = [("triggerClasses", name, own) for name in config.trigger_classes]
+    wanted += [("expectedClasses", name, own) for name in config.expected_classes]
+    wanted += [("requiredClasses", name, own) for name in config.required_classes]
     for branch in config.all_branches():
-        wanted += [(f"{branch.model_id}.triggerClasses", name) for name in branch.trigger_classes]
-        wanted += [(f"{branch.model_id}.cropClass", branch.crop_class)] if branch.crop_class else []
+        wanted += [(f"{branch.model_id}.triggerClasses", name, found) for name in branch.trigger_classes]
+        wanted += [(f"{branch.model_id}.cropClass", branch.crop_class, found)] if branch.crop_class else []
     wanted += [
-        (f"{action.result_name}.region", action.region)
+        (f"{action.result_name}.region", action.region, found)
         for action in config.all_actions()
         if isinstance(action, RedisSaveImage) and action.region not in {"frame", "best"}
     ]
     return [
         f"{path}: the detector knows no class {name!r}{_hint(name.casefold(), sorted(known))}"
-        for path, name in wanted
+        for path, name, known in wanted
         if name.casefold() not in known
     ]
+
+
+def _classes(model: LoadedModel) -> set[str]:
+    return {name.casefold() for name in model.reading.class_names if name is not None}
 
 
 def _hint(name: str, known: list[str]) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import dropwhile
 from pathlib import Path
-from typing import Final, Self, cast
+from typing import Final, Self
 
 import av
 
@@ -106,7 +106,7 @@ def _take_h264(container: av.container.InputContainer, stream: av.VideoStream) -
 def _transcode(container: av.container.InputContainer, stream: av.VideoStream) -> tuple[list[_Coded], list[bytes]]:
     """Encode with x264, as fast as it goes and without reordering."""
     try:
-        encoder = cast("av.VideoCodecContext", av.CodecContext.create("libx264", "w"))
+        encoder = av.CodecContext.create("libx264", "w")
     except av.codec.codec.UnknownCodecError as exc:
         raise ConfigurationError(
             "This build of FFmpeg has no libx264", where="simulator", mend="Name a film that is H.264 already."

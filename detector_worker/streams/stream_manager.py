@@ -130,6 +130,8 @@ class StreamManager:
             self._check.cancel()
             self._check = None
         readers = [stream.reader for stream in self._streams.values()]
+        for stream in self._streams.values():
+            stream.subscribers = ()  # what the readers have told already finds nobody any more
         self._streams.clear()
         self._by_subscription.clear()
         await self._stop(readers)

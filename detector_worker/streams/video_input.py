@@ -1,8 +1,7 @@
 """An opened film or camera and the decoder of its first video stream."""
 
 from collections.abc import Mapping
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 import av
 
@@ -75,14 +74,6 @@ class VideoInput:
     def close(self) -> None:
         """Let go of the camera: without this it keeps a session for a viewer who has left."""
         self._container.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _video_stream(self, where: str) -> av.VideoStream:
         if not self._container.streams.video:

@@ -55,8 +55,9 @@ class Lane:
         required: Sequence[str] = (),
         trigger: Sequence[str] = (),
         region: tuple[int, int, int, int] | None = None,
+        first_record: int = 1,
     ) -> None:
-        numbers = count(1)
+        numbers = count(first_record)
         self.tracker = VisitTracker(
             camera_id="gate",
             stability=stability or StabilityConfig(),

@@ -126,13 +126,13 @@ def test_a_visit_begins_with_at_most_three_pictures_best_first() -> None:
 
 
 def test_a_whole_picture_is_better_than_a_larger_one_that_is_cut() -> None:
-    lane = Lane(stability=StabilityConfig(min_frames=4))
-    for step in range(3):
-        lane.see(step / 5, box(300, 100))
-    lane.see(0.6, box(300, 0, h=70))
+    lane = Lane(stability=StabilityConfig(min_frames=8))
+    lane.play(0, 2, lambda s: [box(300, max(0.0, 20 - 25 * s), w=120 + 10 * s)])
 
     (visit,) = lane.started
-    assert visit.shots[0].frame.frame_id < 4
+    whole = [shot.detections[0].bounding_box.y1 > 2 for shot in visit.shots]
+    assert visit.bounding_box.y1 == 0
+    assert whole == [True, True, True]
 
 
 def test_a_visit_that_has_begun_holds_no_pictures() -> None:

@@ -14,7 +14,7 @@ def saved_before(seconds: float, *rows: Row) -> list[SavedVisit]:
 
 
 def restarted(saved: list[SavedVisit]) -> Lane:
-    lane = Lane()
+    lane = Lane(first_record=100)
     lane.tracker.restore(saved, now_s=10.0, now_utc_s=NOW_UTC_S)
     return lane
 
@@ -58,7 +58,7 @@ def test_after_longer_than_the_reentry_time_it_counts_as_another_car() -> None:
     lane = restarted(saved_before(60.0, PARKED))
     lane.play(11, 2, lambda s: [PARKED])
 
-    assert len(lane.started) == 1
+    assert [visit.record_id for visit in lane.started] == ["record-100"]
     assert lane.ended == ["record-1"]
 
 

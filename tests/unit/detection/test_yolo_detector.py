@@ -145,8 +145,8 @@ async def test_doubles_of_two_classes_are_one_object_where_the_archive_says_so(l
     image[144:208, 148:164] = (255, 0, 255)  # where they overlap, something of both
     frame = frame_of(image)
 
-    apart = (await load_detector(nms={"iou": 0.1})).detect(frame, 0.2)
-    together = (await load_detector(nms={"iou": 0.1, "acrossClasses": True})).detect(frame, 0.2)
+    apart = (await load_detector(nms={"iou": 0.1})).detect(frame, 0.5)
+    together = (await load_detector(nms={"iou": 0.1, "acrossClasses": True})).detect(frame, 0.5)
 
     assert set(found(apart)) == {"red", "blue"}
     assert len(apart) == 2

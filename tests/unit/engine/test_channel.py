@@ -8,74 +8,85 @@ from detector_worker.core.exceptions import MessageProcessingError, ServiceError
 from detector_worker.engine.channel import Channel
 
 
+class Far:
+    """What the peer calls."""
+
+    def __init__(self) -> None:
+        self.told: list[int] = []
+
+    async def echo(self, value: Any, *, twice: bool = False) -> Any:
+        return [value, value] if twice else value
+
+    async def refuse(self) -> None:
+        raise MessageProcessingError("No such camera", where="camera x", mend="Subscribe.", code="not_found")
+
+    async def stumble(self) -> None:
+        raise KeyError("oops")
+
+    async def hang(self) -> None:
+        await asyncio.Event().wait()
+
+    def note(self, value: int) -> None:
+        self.told.append(value)
+
+
 class Pair:
-    """Two ends of one pipe in one process; `near` asks, `far` answers."""
+    """Two ends of one pipe in one process."""
 
     def __init__(self) -> None:
         near, far = multiprocessing.Pipe()
-        self.events: list[Any] = []
+        self.target = Far()
         self.near_closed, self.far_closed = asyncio.Event(), asyncio.Event()
-        self.near = Channel(
-            near, name="near", answer=self._answer, on_event=self.events.append, on_closed=self.near_closed.set
-        )
-        self.far = Channel(
-            far, name="far", answer=self._answer, on_event=self.events.append, on_closed=self.far_closed.set
-        )
+        self.near = Channel(near, name="near", target=self.target, on_closed=self.near_closed.set)
+        self.far = Channel(far, name="far", target=self.target, on_closed=self.far_closed.set)
         self.near.open()
         self.far.open()
-
-    async def _answer(self, message: Any) -> Any:
-        if message == "refuse":
-            raise MessageProcessingError("No such camera", where="camera x", mend="Subscribe.", code="not_found")
-        if message == "bug":
-            raise KeyError("oops")
-        if message == "never":
-            await asyncio.Event().wait()
-        return ("answer to", message)
 
     async def close(self) -> None:
         self.near.close()
         await asyncio.wait_for(self.far_closed.wait(), 5)
 
 
-async def test_requests_are_answered_both_ways_and_side_by_side() -> None:
+async def test_calls_are_answered_both_ways_and_side_by_side() -> None:
     pair = Pair()
-    answers = await asyncio.gather(*(pair.near.request(n) for n in range(50)), pair.far.request("back"))
+    answers = await asyncio.gather(
+        *(pair.near.call(Far.echo, n) for n in range(50)), pair.far.call(Far.echo, "back", twice=True)
+    )
     await pair.close()
 
-    assert answers == [*(("answer to", n) for n in range(50)), ("answer to", "back")]
+    assert answers == [*range(50), ["back", "back"]]
 
 
 async def test_our_errors_cross_the_border_whole() -> None:
     pair = Pair()
     with pytest.raises(MessageProcessingError, match="No such camera") as caught:
-        await pair.near.request("refuse")
-    with pytest.raises(ServiceError, match="KeyError"):
-        await pair.near.request("bug")
+        await pair.near.call(Far.refuse)
+    with pytest.raises(ServiceError, match="stumble: KeyError"):
+        await pair.near.call(Far.stumble)
     await pair.close()
 
     assert (caught.value.code, caught.value.mend) == ("not_found", "Subscribe.")
 
 
-async def test_events_arrive_in_order() -> None:
+async def test_what_is_told_arrives_in_order() -> None:
     pair = Pair()
     for n in range(1000):
-        pair.near.notify(n)
-    await pair.near.request("after all of them")
+        pair.near.tell(Far.note, n)
+    await pair.near.call(Far.echo, "after all of them")
     await pair.close()
 
-    assert pair.events == list(range(1000))
+    assert pair.target.told == list(range(1000))
 
 
 async def test_who_waits_for_a_dead_peer_is_told() -> None:
     pair = Pair()
-    waiting = asyncio.create_task(pair.near.request("never"))
-    await pair.near.request("so that the other one is under way")
+    waiting = asyncio.create_task(pair.near.call(Far.hang))
+    await pair.near.call(Far.echo, "so that the other one is under way")
 
     pair.far.close()
 
     with pytest.raises(ServiceError, match="gone"):
         await asyncio.wait_for(waiting, 5)
     with pytest.raises(ServiceError, match="gone"):
-        await pair.near.request("again")
+        await pair.near.call(Far.echo, "again")
     assert pair.near_closed.is_set()

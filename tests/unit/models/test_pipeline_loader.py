@@ -147,6 +147,21 @@ async def test_classes_are_compared_without_regard_to_case(tmp_path: Path) -> No
     assert (await new_loader(tmp_path / "cache").load_pipeline(path)).models
 
 
+async def test_a_branch_may_crop_what_another_branch_detects(tmp_path: Path) -> None:
+    finds = branch(
+        modelId="tiny_parts_v1",
+        modelFile="tiny_detector.onnx",
+        modelType="detection",
+        output=None,
+        classes=["wheel", "lamp", "mirror"],
+        branches=[branch(crop=True, cropClass="Wheel"), tone()],
+    )
+
+    pipeline = await new_loader(tmp_path / "cache").load_pipeline(write(tmp_path / "a.mpta", branches=[finds]))
+
+    assert pipeline.models["tiny_parts_v1"].shared is pipeline.models["tiny_squares_v1"].shared
+
+
 async def test_a_model_that_cannot_be_read_lets_the_others_go(tmp_path: Path) -> None:
     error = await refusal(tmp_path, branches=[branch(), tone(output="absent")])
 

@@ -128,8 +128,8 @@ async def test_two_visits_that_update_one_row_do_it_in_their_order(
     (row,) = ids(1)
     await spool.accept([creation(row)])
     for number in range(21):  # in two shapes, so that they cannot all go in one statement
-        more = {"seen": number} if number % 2 else {}
-        entry = update(row, name=f"by {number}", brand=str(number), **more)
+        name, brand = f"by {number}", str(number)
+        entry = update(row, name=name, brand=brand, seen=number) if number % 2 else update(row, name=name, brand=brand)
         await spool.accept([SpoolEntry(entry.key, f"visit {number}", entry.created_at, entry.delivery)])
 
     await drain(spool, to_postgresql)

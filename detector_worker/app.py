@@ -42,7 +42,7 @@ from detector_worker.engine.read_model import ReadModel
 from detector_worker.storage.database_manager import DatabaseConfig
 from detector_worker.storage.drainers import SinkState
 from detector_worker.storage.durable_storage import DurableStorage
-from detector_worker.storage.embedded_servers import ServiceState as ServerState
+from detector_worker.storage.embedded_servers import Notify
 from detector_worker.storage.storage_reports import StorageReports
 from detector_worker.utils.logging import setup_logging
 from detector_worker.utils.monitoring import SystemMonitor
@@ -124,7 +124,7 @@ def register_services(container: ServiceContainer, configuration: Configuration)
     container.register_singleton(StorageReports)
     container.register_singleton(ReadModel)
     container.register_singleton(LocalEngine, _new_engine)
-    container.register_singleton(StateReporter, _new_reporter)
+    container.register_singleton(StateReporter)
     container.register_singleton(MessageProcessor, _new_processor)
     container.register_singleton(WebSocketHandler, _new_handler)
 
@@ -194,10 +194,7 @@ async def cleanup_services(running: AsyncExitStack) -> None:
 
 
 def storage_for(
-    configuration: Configuration,
-    *,
-    notify_server: Callable[[ServerState], None],
-    notify_sink: Callable[[SinkState], None],
+    configuration: Configuration, *, notify_server: Notify, notify_sink: Callable[[SinkState], None]
 ) -> DurableStorage:
     """Make the storage that a configuration asks for."""
     database, password = configuration.database, configuration.database.password
@@ -237,40 +234,17 @@ def _new_engine(configuration: Configuration, storage: DurableStorage, read_mode
     return LocalEngine(configuration, spool=storage.spool, read_model=read_model)
 
 
-def _new_reporter(
-    *,
-    cameras: CameraStateManager,
-    models: ModelStateManager,
-    queues: CacheStateManager,
-    pipelines: PipelineStateManager,
-    services: ServiceStateManager,
-    monitor: SystemMonitor,
-    connections: ConnectionManager,
-) -> StateReporter:
-    return StateReporter(
-        cameras=cameras,
-        models=models,
-        queues=queues,
-        runs=pipelines,
-        services=services,
-        monitor=monitor,
-        count_clients=connections.__len__,
-    )
-
-
 def _new_processor(
     *,
     configuration: Configuration,
     engine: LocalEngine,
     connections: ConnectionManager,
-    sessions: SessionStateManager,
     streams: StreamStateManager,
     reporter: StateReporter,
 ) -> MessageProcessor:
     return MessageProcessor(
         engine=engine,
         connections=connections,
-        sessions=sessions,
         streams=streams,
         collect_system_state=reporter.collect_system_state,
         camera_policy=NetworkPolicy(configuration.streams.allowed_networks),

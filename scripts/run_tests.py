@@ -40,7 +40,7 @@ def main() -> int:
     command += ["-v"] if options.verbose else []
     if options.coverage:
         command += ["--cov", "--cov-report=term:skip-covered", "--cov-report=xml", "--cov-report=html"]
-    code = subprocess.call(command, cwd=_ROOT)  # noqa: S603 - our own pytest
+    code = subprocess.call(command, cwd=_ROOT)
     if options.coverage and options.open_browser:
         webbrowser.open((_ROOT / "htmlcov" / "index.html").as_uri())
     return code

@@ -70,7 +70,7 @@ async def _run(video: Path, mpta: str, configuration: Configuration, annotate: P
 
 @asynccontextmanager
 async def _storage(configuration: Configuration) -> AsyncIterator[DurableStorage]:
-    storage = storage_for(configuration, notify_server=lambda _: None, notify_sink=lambda _: None)
+    storage = storage_for(configuration, notify_server=lambda *_: None, notify_sink=lambda _: None)
     await storage.start()
     try:
         yield storage

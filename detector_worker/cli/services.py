@@ -24,8 +24,7 @@ def services(
     """
     overrides = {"server": {"data_dir": str(data_dir)}} if data_dir else {}
     folder = load_configuration(overrides=overrides).server.data_dir
-    lock = FolderLock(folder / WORKER_LOCK)
-    note = lock.read() if lock.is_held() else {}
+    note = FolderLock(folder / WORKER_LOCK).read()
     if "postgresql" not in note:
         raise ServiceError(
             "No worker runs here",

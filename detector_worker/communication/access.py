@@ -25,6 +25,11 @@ class Refusal:
     status: int
     reason: str
 
+    @property
+    def headers(self) -> dict[str, str] | None:
+        """What HTTP wants beside the status."""
+        return {"WWW-Authenticate": "Bearer"} if self.status == 401 else None
+
 
 class AccessPolicy:
     """Decides before anything is accepted. Pure."""

@@ -29,14 +29,7 @@ class WebSocketConnection:
     def __init__(
         self, websocket: WebSocket, *, client_id: str, queue_size: int = 256, send_timeout_s: float = 10.0
     ) -> None:
-        """Wrap a socket that is not accepted yet.
-
-        Args:
-            websocket: The socket.
-            client_id: Names the client to the engine and in the log.
-            queue_size: Messages that may wait; beyond it the client is too slow and is closed (1013).
-            send_timeout_s: How long the client may take nothing at all before it is dropped.
-        """
+        """Wrap a socket that is not accepted yet; more than ``queue_size`` waiting messages close it (1013)."""
         self.client_id = client_id
         self.subscriptions: dict[str, bool] = {}
         """By subscription id: whether this client wants a message per analysed frame."""
@@ -55,12 +48,7 @@ class WebSocketConnection:
         self._open = True
 
     def send_message(self, text: str, *, replaces: Hashable | None = None) -> None:
-        """Queue a message. Never waits, never raises.
-
-        Args:
-            text: What goes out.
-            replaces: Messages of one kind of which only the newest matters; None: it must not be lost.
-        """
+        """Queue a message; of those with one ``replaces`` only the newest is kept. Never waits, never raises."""
         if self._closing is not None:
             return
         if replaces is not None:
@@ -85,7 +73,7 @@ class WebSocketConnection:
         return self._open
 
     def close(self, code: int, reason: str) -> None:
-        """End the connection as soon as what is queued has gone out. Never waits; the first call counts."""
+        """End the connection once what is queued has gone out; the first call counts."""
         if self._closing is None:
             self._closing = code, reason
             self._wake.set()

@@ -20,8 +20,7 @@ def http_router(*, engine: Engine, access: AccessPolicy, reporter: StateReporter
     def check(request: Request) -> None:
         refusal = access.refusal(request)
         if refusal is not None:
-            headers = {"WWW-Authenticate": "Bearer"} if refusal.status == 401 else None
-            raise HTTPException(refusal.status, refusal.reason, headers)
+            raise HTTPException(refusal.status, refusal.reason, refusal.headers)
 
     router = APIRouter()
 

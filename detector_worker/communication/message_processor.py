@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from detector_worker.communication.connections import ConnectionManager, WebSocketConnection
 from detector_worker.communication.reports import stream_status
-from detector_worker.communication.requests import parse_payload, parse_request, subscription_spec
+from detector_worker.communication.requests import parse_payload, parse_request, refused, subscription_spec
 from detector_worker.core.addresses import NetworkPolicy
 from detector_worker.core.exceptions import (
     DetectorWorkerError,
@@ -14,7 +14,7 @@ from detector_worker.core.exceptions import (
     ModelError,
     PipelineError,
 )
-from detector_worker.core.singleton_managers import SessionStateManager, StreamStateManager
+from detector_worker.core.singleton_managers import StreamStateManager
 from detector_worker.core.wire_messages import (
     ErrorCode,
     ErrorDetail,
@@ -34,6 +34,7 @@ __all__ = ["MessageProcessor", "MessageType"]
 logger = logging.getLogger(__name__)
 
 _MAX_ERROR_LENGTH = 4000
+_FAILED = refused("The worker failed at this request", "Its log says why.", ErrorCode.INTERNAL)
 
 
 class MessageProcessor:
@@ -44,28 +45,15 @@ class MessageProcessor:
         *,
         engine: Engine,
         connections: ConnectionManager,
-        sessions: SessionStateManager,
         streams: StreamStateManager,
         collect_system_state: Callable[[], StateReportPayload],
         camera_policy: NetworkPolicy,
         archive_policy: NetworkPolicy,
         max_subscriptions: int,
     ) -> None:
-        """Take what requests are about.
-
-        Args:
-            engine: Who does it.
-            connections: Who watches what.
-            sessions: Told of each display's session.
-            streams: Where a new watcher's first streamStatus comes from.
-            collect_system_state: The newest state, at once.
-            camera_policy: Where cameras may be.
-            archive_policy: From where archives may be downloaded.
-            max_subscriptions: Of one connection.
-        """
+        """Join the parts; the policies say where cameras may be, and from where archives may be downloaded."""
         self._engine, self._connections = engine, connections
-        self._sessions, self._streams = sessions, streams
-        self._collect_system_state = collect_system_state
+        self._streams, self._collect_system_state = streams, collect_system_state
         self._camera_policy, self._archive_policy = camera_policy, archive_policy
         self._max_subscriptions = max_subscriptions
 
@@ -86,7 +74,7 @@ class MessageProcessor:
             reply = _error_reply(kind, exc)
         except Exception:  # this client's boundary: a bug here is not the others' trouble
             logger.exception("A request of client %s failed", connection.client_id)
-            reply = _error_reply(kind, _internal_error())
+            reply = _error_reply(kind, _FAILED)
         connection.send_message(reply.model_copy(update={"request_id": request_id}).to_wire())
         if kind is MessageType.SUBSCRIBE and reply.subscription_id is not None:
             self._tell_stream_status(connection, reply.subscription_id)
@@ -106,12 +94,9 @@ class MessageProcessor:
         spec = subscription_spec(payload, camera_policy=self._camera_policy, archive_policy=self._archive_policy)
         known = spec.subscription_id in connection.subscriptions
         if not known and len(connection.subscriptions) >= self._max_subscriptions:
-            raise MessageProcessingError(
-                f"One connection may hold {self._max_subscriptions} subscriptions",
-                where=f"subscription {spec.subscription_id}",
-                mend="Unsubscribe from one, open another connection, or raise access.max_subscriptions.",
-                code=ErrorCode.LIMIT_EXCEEDED,
-            )
+            what = f"One connection may hold {self._max_subscriptions} subscriptions"
+            mend = "Unsubscribe from one, open another connection, or raise access.max_subscriptions."
+            raise refused(what, mend, ErrorCode.LIMIT_EXCEEDED)
         live = bool(payload.live_detections)
         await self._engine.subscribe(connection.client_id, spec, live_detections=live)
         self._connections.add_subscription(connection, spec.subscription_id, live=live)
@@ -128,29 +113,16 @@ class MessageProcessor:
 
     async def _handle_session_ops(self, kind: MessageType, request: Request) -> Reply:
         if kind is MessageType.PATCH_SESSION:
-            raise MessageProcessingError(
-                "patchSession is not supported by this version",
-                where="message",
-                mend="Use a newer version of the worker.",
-                code=ErrorCode.UNKNOWN_TYPE,
-            )
+            what, mend = "patchSession is not supported by this version", "Use a newer version of the worker."
+            raise refused(what, mend, ErrorCode.UNKNOWN_TYPE)
         payload = parse_payload(SetSessionIdPayload, request)
         display_id = payload.display_identifier
         if display_id is None and payload.subscription_identifier is not None:
             display_id = payload.subscription_identifier.partition(";")[0]
         if display_id is None:
-            raise MessageProcessingError(
-                "No display is named",
-                where="message",
-                mend="Give displayIdentifier or subscriptionIdentifier.",
-                code=ErrorCode.INVALID_FIELD,
-                field="displayIdentifier",
-            )
+            mend = "Give displayIdentifier or subscriptionIdentifier."
+            raise refused("No display is named", mend, ErrorCode.INVALID_FIELD, "displayIdentifier")
         await self._engine.set_session(display_id, payload.session_id)
-        if payload.session_id is None:
-            self._sessions.remove(display_id)
-        else:
-            self._sessions.set(display_id, payload.session_id)
         return _success(kind)
 
     def _tell_stream_status(self, connection: WebSocketConnection, subscription_id: str) -> None:
@@ -164,13 +136,8 @@ def _kind_of(request: Request) -> MessageType:
     try:
         return MessageType(request.type)
     except ValueError:
-        raise MessageProcessingError(
-            "A message of unknown type",
-            where="message",
-            mend=f"Known types: {', '.join(MessageType)}.",
-            code=ErrorCode.UNKNOWN_TYPE,
-            field="type",
-        ) from None
+        mend = f"Known types: {', '.join(MessageType)}."
+        raise refused("A message of unknown type", mend, ErrorCode.UNKNOWN_TYPE, "type") from None
 
 
 def _success(kind: MessageType, *, subscription_id: str | None = None) -> Reply:
@@ -191,9 +158,3 @@ def _error_reply(kind: MessageType | None, error: DetectorWorkerError) -> Reply:
             code = ErrorCode.INTERNAL
     detail = ErrorDetail(code=code, message=str(error)[:_MAX_ERROR_LENGTH], field=field)
     return Reply(type=kind.reply_type if kind else "error", status="error", error=detail)
-
-
-def _internal_error() -> MessageProcessingError:
-    return MessageProcessingError(
-        "The worker failed at this request", where="worker", mend="Its log says why.", code=ErrorCode.INTERNAL
-    )

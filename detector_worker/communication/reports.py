@@ -2,12 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any, Literal
 
 from detector_worker import __version__
-from detector_worker.core.entities import DetectionResult, StreamStatus
+from detector_worker.communication.connections import ConnectionManager
+from detector_worker.core.clock import rfc3339
+from detector_worker.core.entities import StreamStatus
 from detector_worker.core.singleton_managers import (
     CacheStateManager,
     CameraConnection,
@@ -17,12 +19,9 @@ from detector_worker.core.singleton_managers import (
     ServiceStateManager,
 )
 from detector_worker.core.wire_messages import (
-    BoundingBoxReport,
     CameraConnectionReport,
-    DetectionReport,
     Event,
     ImageDetectionPayload,
-    ModelInfo,
     QueueReport,
     StateModelReport,
     StateReportPayload,
@@ -40,35 +39,17 @@ GROUP_SERVICE = "group-"
 
 def image_detection(result: LaneResult, *, sequence: int | None) -> Event:
     """Make the message of an analysed frame or a finished run."""
-    payload = ImageDetectionPayload(
-        subscription_id=result.subscription_id,
-        camera_id=result.camera_id,
-        sequence=sequence,
-        timestamp=_rfc3339(result.captured_at),
-        frame_id=result.frame_id,
-        record_id=result.record_id,
-        session_id=result.session_id,
-        detections=tuple(_detection(one) for one in result.detections),
-        branches={name: dict(values) for name, values in result.branches.items()},
-        fields=dict(result.fields),
-        status=result.status,
-        final=result.final,
-        model_info=ModelInfo(model_id=result.model_id, model_name=result.model_name, pipeline_id=result.pipeline_id),
-    )
+    told = {name: getattr(result, name) for name in ImageDetectionPayload.model_fields if hasattr(result, name)}
+    others = {"sequence": sequence, "timestamp": rfc3339(result.captured_at), "model_info": result}
+    payload = ImageDetectionPayload.model_validate(told | others)
     return Event(type="imageDetection", payload=payload)
 
 
 def stream_status(subscription_id: str, status: StreamStatus) -> Event:
     """Make the message of a change of a camera's connection."""
-    payload = StreamStatusPayload(
-        subscription_id=subscription_id,
-        camera_id=status.camera_id,
-        state=status.state.value,
-        error_class=status.error_class,
-        attempt=status.attempt,
-        retry_in_seconds=None if status.retry_in_s is None else round(status.retry_in_s, 3),
-        reason=status.reason,
-    )
+    retry_in_seconds = None if status.retry_in_s is None else round(status.retry_in_s, 3)
+    others = {"subscription_id": subscription_id, "retry_in_seconds": retry_in_seconds}
+    payload = StreamStatusPayload.model_validate(asdict(status) | others)
     return Event(type="streamStatus", payload=payload)
 
 
@@ -81,13 +62,13 @@ class StateReporter:
         cameras: CameraStateManager,
         models: ModelStateManager,
         queues: CacheStateManager,
-        runs: PipelineStateManager,
+        pipelines: PipelineStateManager,
         services: ServiceStateManager,
         monitor: SystemMonitor,
-        count_clients: Callable[[], int],
+        connections: ConnectionManager,
     ) -> None:
-        self._cameras, self._models, self._queues, self._runs = cameras, models, queues, runs
-        self._services, self._monitor, self._count_clients = services, monitor, count_clients
+        self._cameras, self._models, self._queues, self._pipelines = cameras, models, queues, pipelines
+        self._services, self._monitor, self._connections = services, monitor, connections
         self._started_s = time.monotonic()
         self._system: Mapping[str, Any] = {}
         self._gpu: tuple[float, float] | None = None
@@ -118,7 +99,7 @@ class StateReporter:
                 images=sum(queue.images for queue in queues),
                 dead_letters=sum(queue.dead_letters for queue in queues),
             ),
-            clients=self._count_clients(),
+            clients=len(self._connections),
         )
 
     def health_status(self) -> HealthStatus:
@@ -141,8 +122,8 @@ class StateReporter:
             "cameras": _plain(
                 self._cameras.snapshot(), ("camera_id", "state", "group", "fps_in", "fps_analysed", "errors")
             ),
-            "pipelines": _plain(self._runs.snapshot(), ("running", "completed", "partial", "failed")),
-            "clients": self._count_clients(),
+            "pipelines": _plain(self._pipelines.snapshot(), ("running", "completed", "partial", "failed")),
+            "clients": len(self._connections),
         }
 
 
@@ -151,39 +132,6 @@ def _plain(values: Mapping[str, object], names: tuple[str, ...]) -> dict[str, di
 
 
 def _camera(connection: CameraConnection) -> CameraConnectionReport:
-    crop = connection.crop or (None, None, None, None)
-    return CameraConnectionReport(
-        subscription_identifier=connection.subscription_id,
-        model_id=connection.model_id,
-        model_name=connection.model_name,
-        crop_x1=crop[0],
-        crop_y1=crop[1],
-        crop_x2=crop[2],
-        crop_y2=crop[3],
-        url=connection.url,
-        state=connection.state,
-        fps_in=round(connection.fps_in, 2),
-        fps_analysed=round(connection.fps_analysed, 2),
-        fps_dropped=round(connection.fps_dropped, 2),
-        latency_p50_ms=connection.latency_p50_ms,
-        latency_p95_ms=connection.latency_p95_ms,
-        errors=connection.errors,
-        reconnects=connection.reconnects,
-        group=connection.group,
-    )
-
-
-def _detection(detection: DetectionResult) -> DetectionReport:
-    box = detection.bounding_box
-    return DetectionReport(
-        class_name=detection.class_name,
-        confidence=round(detection.confidence, 4),
-        track_id=detection.track_id,
-        bounding_box=BoundingBoxReport(
-            x1=round(box.x1, 1), y1=round(box.y1, 1), x2=round(box.x2, 1), y2=round(box.y2, 1)
-        ),
-    )
-
-
-def _rfc3339(utc_s: float) -> str:
-    return datetime.fromtimestamp(utc_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    sides = dict(zip(("crop_x1", "crop_y1", "crop_x2", "crop_y2"), connection.crop or (None,) * 4, strict=True))
+    others = {"subscription_identifier": connection.subscription_id, **sides}
+    return CameraConnectionReport.model_validate(asdict(connection) | others)

@@ -10,57 +10,44 @@ from detector_worker.core.exceptions import MessageProcessingError
 from detector_worker.core.wire_messages import ErrorCode, Request, SubscribePayload
 from detector_worker.engine.engine import SubscriptionOptions, SubscriptionSpec
 
-__all__ = ["MAX_MESSAGE_BYTES", "parse_payload", "parse_request", "subscription_spec"]
+__all__ = ["MAX_MESSAGE_BYTES", "parse_payload", "parse_request", "refused", "subscription_spec"]
 
 MAX_MESSAGE_BYTES: Final = 1024 * 1024
 _CAMERA_SCHEMES: Final = frozenset({"rtsp", "rtsps"})
 _SNAPSHOT_SCHEMES: Final = frozenset({"http", "https"})
 _ARCHIVE_SCHEMES: Final = frozenset({"http", "https", "file"})
-_WHERE: Final = "message"
 
 Payload = TypeVar("Payload", bound=BaseModel)
 
 
 def parse_request(message: str | bytes) -> Request:
-    """Read the envelope.
-
-    Raises:
-        MessageProcessingError: It is binary, too large, no JSON, no object, or its envelope is wrong.
-    """
+    """Read the envelope; a MessageProcessingError says what is wrong with it."""
     if isinstance(message, bytes):
-        raise _refusal("A binary message", "Send JSON as text.", ErrorCode.INVALID_JSON)
+        raise refused("A binary message", "Send JSON as text.", ErrorCode.INVALID_JSON)
     encoded = message.encode()
     if len(encoded) > MAX_MESSAGE_BYTES:
-        raise _refusal(f"A message of {len(encoded)} bytes", f"At most {MAX_MESSAGE_BYTES}.", ErrorCode.TOO_LARGE)
+        raise refused(f"A message of {len(encoded)} bytes", f"At most {MAX_MESSAGE_BYTES}.", ErrorCode.TOO_LARGE)
     try:
         content = orjson.loads(encoded)
     except orjson.JSONDecodeError as exc:
         what = f"No JSON (line {exc.lineno}, column {exc.colno})"
-        raise _refusal(what, "Send one JSON object, not nested too deeply.", ErrorCode.INVALID_JSON) from None
+        raise refused(what, "Send one JSON object, not nested too deeply.", ErrorCode.INVALID_JSON) from None
     if not isinstance(content, dict):
-        raise _refusal("The message is no object", 'Send {"type": ..., "payload": {...}}.', ErrorCode.INVALID_JSON)
+        raise refused("The message is no object", 'Send {"type": ..., "payload": {...}}.', ErrorCode.INVALID_JSON)
     return _validated(Request, content)
 
 
 def parse_payload(model: type[Payload], request: Request) -> Payload:
-    """Read the payload of a request.
-
-    Raises:
-        MessageProcessingError: Of code ``invalid_field``, naming the first field that is wrong.
-    """
+    """Read the payload; a MessageProcessingError names the first field that is wrong."""
     return _validated(model, request.payload or {})
 
 
 def subscription_spec(
     payload: SubscribePayload, *, camera_policy: NetworkPolicy, archive_policy: NetworkPolicy
 ) -> SubscriptionSpec:
-    """Make the engine's order of a client's request, after checking what concerns several fields.
-
-    Raises:
-        MessageProcessingError: Of code ``invalid_field`` or ``url_refused``, naming the field.
-    """
+    """Make the engine's order, or raise a MessageProcessingError that names the field that refuses it."""
     if payload.rtsp_url is None and payload.snapshot_url is None:
-        raise _refusal("No camera address", "Give rtspUrl or snapshotUrl.", ErrorCode.INVALID_FIELD, "rtspUrl")
+        raise refused("No camera address", "Give rtspUrl or snapshotUrl.", ErrorCode.INVALID_FIELD, "rtspUrl")
     rtsp_url = _checked(payload.rtsp_url, "rtspUrl", _CAMERA_SCHEMES, camera_policy)
     snapshot_url = _checked(payload.snapshot_url, "snapshotUrl", _SNAPSHOT_SCHEMES, camera_policy)
     model_url = payload.model_url
@@ -100,11 +87,11 @@ def _crop(payload: SubscribePayload) -> tuple[int, int, int, int] | None:
         return None
     if len(given) < 4:
         missing = next(name for name, side in sides.items() if side is None)
-        raise _refusal("Half a crop region", "Give all four sides or none.", ErrorCode.INVALID_FIELD, missing)
+        raise refused("Half a crop region", "Give all four sides or none.", ErrorCode.INVALID_FIELD, missing)
     x1, y1, x2, y2 = max(0, given[0]), max(0, given[1]), given[2], given[3]
     if x2 <= x1 or y2 <= y1:
         wrong = "cropX2" if x2 <= x1 else "cropY2"
-        raise _refusal("An empty crop region", "cropX1 < cropX2, cropY1 < cropY2.", ErrorCode.INVALID_FIELD, wrong)
+        raise refused("An empty crop region", "cropX1 < cropX2, cropY1 < cropY2.", ErrorCode.INVALID_FIELD, wrong)
     return x1, y1, x2, y2
 
 
@@ -130,8 +117,9 @@ def _validated(model: type[Payload], content: dict[str, Any]) -> Payload:
         field = str(first["loc"][0])
         path = ".".join(str(part) for part in first["loc"] if not str(part).startswith("constrained"))
         remedy = first["msg"].removeprefix("Value error, ").replace("Input should", "should", 1)
-        raise _refusal(f"{path} {remedy}", "Correct the field.", ErrorCode.INVALID_FIELD, field) from None
+        raise refused(f"{path} {remedy}", "Correct the field.", ErrorCode.INVALID_FIELD, field) from None
 
 
-def _refusal(what: str, mend: str, code: ErrorCode, field: str | None = None) -> MessageProcessingError:
-    return MessageProcessingError(what, where=_WHERE, mend=mend, code=code, field=field)
+def refused(what: str, mend: str, code: ErrorCode, field: str | None = None) -> MessageProcessingError:
+    """Make the error that says why a message is not carried out."""
+    return MessageProcessingError(what, where="message", mend=mend, code=code, field=field)

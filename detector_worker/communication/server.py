@@ -56,14 +56,7 @@ class WorkerServer(uvicorn.Server):
         before_stop: Callable[[], Awaitable[None]],
         stop_timeout_s: int = 3,
     ) -> None:
-        """Wrap an application; run it with ``serve([open_listener(...)])``.
-
-        Args:
-            app: What is served.
-            on_ready: Called once when connections are accepted.
-            before_stop: Awaited at the first SIGINT or SIGTERM; a second one stops at once.
-            stop_timeout_s: How long connections may take to end, after ``before_stop``.
-        """
+        """Run it with ``serve([listener])``; ``before_stop`` is awaited at the first signal, a second stops at once."""
         super().__init__(
             uvicorn.Config(
                 app,
@@ -88,7 +81,7 @@ class WorkerServer(uvicorn.Server):
         self._loop = asyncio.get_running_loop()
         self._on_ready()
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's hook
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         # uvicorn would raise the signal again once it has ended; ours is an orderly end.
         self._loop.call_soon_threadsafe(self.leave)
 

@@ -18,6 +18,7 @@ from detector_worker.communication.access import AccessPolicy, RateLimit, Refusa
 from detector_worker.communication.connections import ConnectionClosedError, ConnectionManager, WebSocketConnection
 from detector_worker.communication.message_processor import MessageProcessor
 from detector_worker.communication.reports import StateReporter, image_detection, stream_status
+from detector_worker.communication.requests import refused
 from detector_worker.core.entities import StreamStatus
 from detector_worker.core.exceptions import DetectorWorkerError, MessageProcessingError
 from detector_worker.core.wire_messages import ErrorCode, Reply
@@ -100,9 +101,9 @@ class WebSocketHandler:
         """Serve one client from its first byte to its last."""
         refusal = self._refusal(websocket)
         if refusal is not None:
-            headers = {"WWW-Authenticate": "Bearer"} if refusal.status == 401 else None
-            body = {"error": refusal.reason}
-            await websocket.send_denial_response(JSONResponse(body, refusal.status, headers=headers))
+            await websocket.send_denial_response(
+                JSONResponse({"error": refusal.reason}, refusal.status, refusal.headers)
+            )
             return
         connection = WebSocketConnection(
             websocket,
@@ -231,13 +232,8 @@ class WebSocketHandler:
 
     def _message_refusal(self, limit: RateLimit) -> MessageProcessingError | None:
         if self._shutting_down:
-            what, mend, code = "The worker is shutting down", "Connect again in a moment.", ErrorCode.SHUTTING_DOWN
-        elif not limit.allows(time.monotonic()):
-            what, mend, code = (
-                "Too many messages",
-                "Send fewer, or raise access.max_messages_per_second.",
-                ErrorCode.RATE_LIMITED,
-            )
-        else:
-            return None
-        return MessageProcessingError(what, where="connection", mend=mend, code=code)
+            return refused("The worker is shutting down", "Connect again in a moment.", ErrorCode.SHUTTING_DOWN)
+        if not limit.allows(time.monotonic()):
+            mend = "Send fewer, or raise access.max_messages_per_second."
+            return refused("Too many messages", mend, ErrorCode.RATE_LIMITED)
+        return None

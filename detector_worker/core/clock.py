@@ -51,7 +51,7 @@ class Backoff:
         self, *, base_s: float = 5.0, cap_s: float = 60.0, stable_s: float = 10.0, rng: random.Random | None = None
     ) -> None:
         self._base_s, self._cap_s, self._stable_s = base_s, cap_s, stable_s
-        self._rng = rng or random.Random()  # noqa: S311 - jitter, not a secret
+        self._rng = rng or random.Random()
         self._errors = 0
         self._success_since_s: float | None = None
 

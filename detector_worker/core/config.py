@@ -66,7 +66,7 @@ class _FileProvider(ConfigurationProvider):
             raise self._error("The configuration is no object", "Begin with the sections, as config.example.json does")
         return content
 
-    def source_of(self, path: Sequence[str]) -> str:  # noqa: ARG002 - the whole file is the place
+    def source_of(self, path: Sequence[str]) -> str:
         return str(self._path)
 
     @abstractmethod
@@ -144,7 +144,7 @@ class _CommandLineProvider(ConfigurationProvider):
     def load(self) -> Mapping[str, Any]:
         return self._values
 
-    def source_of(self, path: Sequence[str]) -> str:  # noqa: ARG002 - one place for all
+    def source_of(self, path: Sequence[str]) -> str:
         return "the command line"
 
 
@@ -169,11 +169,7 @@ class Configuration(BaseModel):
 
     @classmethod
     def load(cls, path: Path | None = None, *, overrides: Mapping[str, Mapping[str, Any]] | None = None) -> Self:
-        """Read every source and check the whole.
-
-        Args:
-            path: The file; None: ``config.json``, ``config.yaml`` or ``config.yml`` of the current folder, if any.
-            overrides: What the command line says, by section; it wins.
+        """Read every source and check the whole; without ``path`` the current folder's config.json or .yaml, if any.
 
         Raises:
             ConfigurationError: One message with everything that is wrong.
@@ -204,11 +200,7 @@ class Configuration(BaseModel):
         return configuration
 
     def validate_config(self) -> None:
-        """Check what concerns several settings at once.
-
-        Raises:
-            ConfigurationError: One message with everything that is wrong.
-        """
+        """Raise one ConfigurationError with all settings that contradict each other."""
         problems = list(self._contradictions())
         if problems:
             raise _error(problems)

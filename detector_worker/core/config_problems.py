@@ -21,13 +21,7 @@ def describe_problems(
     errors: Sequence[ErrorDetails],
     layers: Sequence[tuple[_Source, Mapping[str, Any]]],
 ) -> list[str]:
-    """Make one line for each setting at fault, however many of its alternatives failed.
-
-    Args:
-        model: The whole configuration: sections of settings, and single settings.
-        errors: What pydantic found.
-        layers: The sources and what they said; later ones win.
-    """
+    """Make one line for each setting at fault; of ``layers``, the sources and what they said, the last wins."""
     lines: dict[_Path, str] = {}
     for error in errors:
         path = tuple(str(part) for part in error["loc"][:2])

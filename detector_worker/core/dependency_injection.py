@@ -8,33 +8,21 @@ import threading
 import types
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from enum import Enum, auto
-from typing import Any, Self, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Self, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from detector_worker.core.exceptions import ConfigurationError
 
 __all__ = ["ServiceContainer"]
 
 Service = TypeVar("Service")
-
-
-class _Lifetime(Enum):
-    SINGLETON = auto()
-    TRANSIENT = auto()
-    SCOPED = auto()
-
-
-@dataclass(frozen=True, slots=True)
-class _Registration:
-    factory: Callable[..., Any]
-    lifetime: _Lifetime
+_Lifetime = Literal["singleton", "transient", "scoped"]
 
 
 @dataclass(frozen=True, slots=True)
 class _Shared:
     """What a container and its scopes have in common."""
 
-    registrations: dict[Any, _Registration] = field(default_factory=dict)
+    registrations: dict[Any, tuple[Callable[..., Any], _Lifetime]] = field(default_factory=dict)
     singletons: dict[Any, Any] = field(default_factory=dict)
     # Re-entrant, since making a service makes those that it needs.
     lock: threading.RLock = field(default_factory=threading.RLock)
@@ -54,15 +42,15 @@ class ServiceContainer:
 
     def register_singleton(self, service: type[Service], factory: Callable[..., Service] | None = None) -> None:
         """Let ``service`` be made once, by its class or by ``factory``, whose hints are injected likewise."""
-        self._register(service, factory, _Lifetime.SINGLETON)
+        self._register(service, factory, "singleton")
 
     def register_transient(self, service: type[Service], factory: Callable[..., Service] | None = None) -> None:
         """Let ``service`` be made for each `resolve`."""
-        self._register(service, factory, _Lifetime.TRANSIENT)
+        self._register(service, factory, "transient")
 
     def register_scoped(self, service: type[Service], factory: Callable[..., Service] | None = None) -> None:
         """Let ``service`` be made once in each scope."""
-        self._register(service, factory, _Lifetime.SCOPED)
+        self._register(service, factory, "scoped")
 
     def create_scope(self) -> Self:
         """Open a scope, such as one client's connection."""
@@ -82,7 +70,7 @@ class ServiceContainer:
         with self._shared.lock:
             if service in self._shared.registrations:
                 raise _error(f"{_name(service)} is registered twice", (service,), "Register each service once.")
-            self._shared.registrations[service] = _Registration(factory or service, lifetime)
+            self._shared.registrations[service] = factory or service, lifetime
 
     def _resolve(self, service: Any, scoped: dict[Any, Any] | None, chain: tuple[Any, ...]) -> Any:
         chain = (*chain, service)
@@ -91,9 +79,10 @@ class ServiceContainer:
         registration = self._shared.registrations.get(service)
         if registration is None:
             raise _error(f"No service {_name(service)} is registered", chain, "Register it before it is asked for.")
-        if registration.lifetime is _Lifetime.TRANSIENT:
-            return self._make(registration.factory, scoped, chain)
-        if registration.lifetime is _Lifetime.SINGLETON:
+        factory, lifetime = registration
+        if lifetime == "transient":
+            return self._make(factory, scoped, chain)
+        if lifetime == "singleton":
             # It must not hold on to what belongs to the scope that happened to ask first.
             made, scoped = self._shared.singletons, None
         elif scoped is None:
@@ -101,7 +90,7 @@ class ServiceContainer:
         else:
             made = scoped
         if service not in made:
-            made[service] = self._make(registration.factory, scoped, chain)
+            made[service] = self._make(factory, scoped, chain)
         return made[service]
 
     def _make(self, factory: Callable[..., Any], scoped: dict[Any, Any] | None, chain: tuple[Any, ...]) -> Any:

@@ -42,14 +42,10 @@ class Frame:
         time_s: float,
         captured_at: float,
     ) -> None:
-        """Wrap a picture.
+        """Wrap a picture as decoded, or BGR of shape (H, W, 3), uint8.
 
-        Args:
-            picture: As decoded (any pixel format of FFmpeg), or BGR, shape (H, W, 3), uint8.
-            camera_id: Which camera.
-            frame_id: Counts the camera's delivered frames.
-            time_s: Seconds of the lane's clock: monotonic for cameras, media time for files.
-            captured_at: Seconds since 1970, UTC.
+        ``time_s`` is the lane's clock (monotonic for cameras, media time for files), ``captured_at`` seconds
+        since 1970, UTC.
         """
         self._picture = picture
         self._bgr = picture if isinstance(picture, np.ndarray) else None

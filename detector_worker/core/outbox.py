@@ -126,7 +126,11 @@ class Outbox(Protocol):
         ...
 
     async def save_visit(self, visit: SavedVisit) -> None:
-        """Keep where a live visit is now."""
+        """Refresh a live visit that was kept before; one that was not stays unknown.
+
+        A visit comes to disk only through `accept`, together with its first entries: kept before them, a crash in
+        between would leave a visit without a record.
+        """
         ...
 
     async def forget_visit(self, record_id: str) -> None:

@@ -11,21 +11,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
-__all__ = [
-    "AccessSettings",
-    "DatabaseSettings",
-    "EngineSettings",
-    "LoggingSettings",
-    "ModelsSettings",
-    "PipelinesSettings",
-    "RedisSettings",
-    "ServerSettings",
-    "ServicesSettings",
-    "SessionsSettings",
-    "SpoolSettings",
-    "StreamsSettings",
-]
-
 
 def _as_list(value: Any) -> Any:
     """An environment variable holds a list as JSON, or as words between commas."""

@@ -4,27 +4,11 @@ Owners report here; nobody decides anything by what is written here. One holder,
 """
 
 import threading
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
 from detector_worker.core.entities import StreamStatus
-
-__all__ = [
-    "CacheStateManager",
-    "CameraConnection",
-    "CameraStateManager",
-    "ModelState",
-    "ModelStateManager",
-    "PipelineRuns",
-    "PipelineStateManager",
-    "QueueState",
-    "ServiceState",
-    "ServiceStateManager",
-    "SessionStateManager",
-    "StateHolder",
-    "StreamStateManager",
-]
 
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
@@ -36,29 +20,17 @@ class StateHolder(Generic[Key, Value]):
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._values: dict[Key, Value] = {}
-        self._callbacks: dict[object, Callable[[Key, Value | None], None]] = {}
 
     def set(self, key: Key, value: Value) -> None:
-        """Put a value; subscribers are told, in the caller's thread, where it differs from the old one."""
         with self._lock:
-            changed = key not in self._values or self._values[key] != value
             self._values[key] = value
-            callbacks = tuple(self._callbacks.values())
-        if changed:
-            for callback in callbacks:
-                callback(key, value)
 
     def remove(self, key: Key) -> None:
-        """Forget a key; subscribers are told None. Unknown keys are none of anybody's business."""
+        """Forget a key, whether it is known or not."""
         with self._lock:
-            known = self._values.pop(key, None) is not None
-            callbacks = tuple(self._callbacks.values())
-        if known:
-            for callback in callbacks:
-                callback(key, None)
+            self._values.pop(key, None)
 
     def get(self, key: Key) -> Value | None:
-        """Return the value, or None."""
         with self._lock:
             return self._values.get(key)
 
@@ -66,18 +38,6 @@ class StateHolder(Generic[Key, Value]):
         """Return all values as they are now."""
         with self._lock:
             return dict(self._values)
-
-    def subscribe(self, callback: Callable[[Key, Value | None], None]) -> Callable[[], None]:
-        """Have changes told to ``callback``, which must be quick and raise nothing; returns how to end that."""
-        ticket = object()
-        with self._lock:
-            self._callbacks[ticket] = callback
-
-        def unsubscribe() -> None:
-            with self._lock:
-                self._callbacks.pop(ticket, None)
-
-        return unsubscribe
 
 
 @dataclass(frozen=True, slots=True)

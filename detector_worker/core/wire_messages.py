@@ -7,30 +7,17 @@ clients can talk to older workers. Names on the wire are camelCase.
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasGenerator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt
+from pydantic import (
+    AfterValidator,
+    AliasGenerator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+)
 from pydantic.alias_generators import to_camel
-
-__all__ = [
-    "BoundingBoxReport",
-    "CameraConnectionReport",
-    "DetectionReport",
-    "ErrorCode",
-    "ErrorDetail",
-    "Event",
-    "ImageDetectionPayload",
-    "MessageType",
-    "ModelInfo",
-    "QueueReport",
-    "Reply",
-    "Request",
-    "RequestId",
-    "SetSessionIdPayload",
-    "StateModelReport",
-    "StateReportPayload",
-    "StreamStatusPayload",
-    "SubscribePayload",
-    "UnsubscribePayload",
-]
 
 
 class MessageType(StrEnum):
@@ -66,10 +53,6 @@ class ErrorCode(StrEnum):
     INTERNAL = "internal"
 
 
-def _empty_is_absent(value: Any) -> Any:
-    return None if value == "" else value
-
-
 def _unsupported(value: Any) -> Any:
     if value is not None:
         raise ValueError("is not supported by this version")
@@ -81,15 +64,13 @@ _TEXT = r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$"
 _IDENTIFIER = r"^[^;\x00-\x1f\x7f-\x9f\u2028\u2029]+;[^;\x00-\x1f\x7f-\x9f\u2028\u2029]+$"
 Text = Annotated[str, Field(min_length=1, max_length=200, pattern=_TEXT)]
 Url = Annotated[str, Field(max_length=2048, pattern=_TEXT)]
-OptionalUrl = Annotated[Url | None, BeforeValidator(_empty_is_absent)]
-RequestId = Text | Annotated[StrictInt, Field(ge=-(2**63), lt=2**63)]
+OptionalUrl = Annotated[Url | None, BeforeValidator(lambda value: None if value == "" else value)]
 Integer = Annotated[StrictInt, Field(ge=-(2**63), lt=2**63)]
+RequestId = Text | Integer
 Number = Annotated[float, Field(strict=True, ge=-1e15, le=1e15, allow_inf_nan=False)]
 Pixel = Annotated[float, Field(strict=True, ge=-100_000, le=100_000, allow_inf_nan=False)]
 Unsupported = Annotated[None, BeforeValidator(_unsupported)]
-SubscriptionIdentifier = Annotated[
-    str, Field(max_length=401, pattern=r"^[^;\x00-\x1f\x7f-\x9f]+;[^;\x00-\x1f\x7f-\x9f]+$")
-]
+SubscriptionIdentifier = Annotated[str, Field(max_length=401, pattern=_IDENTIFIER)]
 
 
 class _FromClient(BaseModel):
@@ -158,7 +139,7 @@ class SetSessionIdPayload(_FromClient):
 
 class _ToClient(BaseModel):
     model_config = ConfigDict(
-        frozen=True, populate_by_name=True, alias_generator=AliasGenerator(alias=to_camel), protected_namespaces=()
+        frozen=True, from_attributes=True, populate_by_name=True, alias_generator=to_camel, protected_namespaces=()
     )
 
     def to_wire(self) -> str:
@@ -166,11 +147,10 @@ class _ToClient(BaseModel):
         return self.model_dump_json(by_alias=True)
 
 
-def _is_none(value: Any) -> bool:
-    return value is None
-
-
-_ABSENT_IF_NONE = Field(default=None, exclude_if=_is_none)
+Rate = Annotated[float, AfterValidator(lambda value: round(value, 2))]
+Tenth = Annotated[float, AfterValidator(lambda value: round(value, 1))]
+Confidence = Annotated[float, AfterValidator(lambda value: round(value, 4))]
+_ABSENT_IF_NONE = Field(default=None, exclude_if=lambda value: value is None)
 
 
 class ErrorDetail(_ToClient):
@@ -208,9 +188,9 @@ class CameraConnectionReport(_ToClient):
     crop_y2: int | None
     url: str
     state: str
-    fps_in: float
-    fps_analysed: float
-    fps_dropped: float
+    fps_in: Rate
+    fps_analysed: Rate
+    fps_dropped: Rate
     latency_p50_ms: Annotated[float | None, Field(alias="latencyP50Ms")]
     latency_p95_ms: Annotated[float | None, Field(alias="latencyP95Ms")]
     errors: int
@@ -247,17 +227,17 @@ class Reply(_ToClient):
 class BoundingBoxReport(_ToClient):
     """Pixels of the full frame."""
 
-    x1: float
-    y1: float
-    x2: float
-    y2: float
+    x1: Tenth
+    y1: Tenth
+    x2: Tenth
+    y2: Tenth
 
 
 class DetectionReport(_ToClient):
     """One object of one frame."""
 
     class_name: str
-    confidence: float
+    confidence: Confidence
     track_id: int | None
     bounding_box: BoundingBoxReport
 

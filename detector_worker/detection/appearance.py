@@ -6,30 +6,28 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["describe", "likeness"]
+from detector_worker.core.entities import Shot
+
+__all__ = ["Histogram", "appearance_of", "describe", "likeness"]
 
 Histogram = NDArray[np.float32]
 
 _SAMPLE_WH: Final = (32, 32)
-_CENTRAL: Final = slice(4, 28)
-"""The middle of a box is the object; its rim is the street."""
+_CENTRAL: Final = slice(4, 28)  # the middle of a box is the object; its rim is the street
 _HUES: Final = 12
 _GREYS: Final = 6
-_COLOURFUL: Final = 60
-"""Saturation, of 255, from which a pixel's hue means something."""
+_COLOURFUL: Final = 60  # saturation, of 255, from which a pixel's hue means something
 _SPREAD: Final = np.array([1, 4, 6, 4, 1], np.float32) / 16
 
 
+def appearance_of(shot: Shot) -> Histogram | None:
+    """Describe the object of a picture."""
+    box = shot.detections[0].bounding_box
+    return describe(shot.frame.crop((int(box.x1), int(box.y1), int(box.x2), int(box.y2))))
+
+
 def describe(crop: NDArray[np.uint8]) -> Histogram | None:
-    """Count the colours of a crop.
-
-    Args:
-        crop: Shape (H, W, 3), uint8 BGR.
-
-    Returns:
-        Shares of the colourful pixels by hue and of the others by brightness, shape (18,), float32, sum 1; None for
-        an empty crop.
-    """
+    """Count the colours of a BGR crop: hues of the colourful pixels, brightness of the others; None if it is empty."""
     if not crop.size:
         return None
     sample = cv2.resize(crop, _SAMPLE_WH, interpolation=cv2.INTER_AREA)[_CENTRAL, _CENTRAL]

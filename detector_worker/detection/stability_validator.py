@@ -7,8 +7,7 @@ from detector_worker.core.entities import BoundingBox
 
 __all__ = ["StabilityValidator"]
 
-_FORGOTTEN_AFTER_S: Final = 3600.0
-"""A track of which nothing was heard for so long is gone, even if nobody said so."""
+_FORGOTTEN_AFTER_S: Final = 3600.0  # a track of which nothing was heard for so long is gone, even if nobody said so
 
 
 @dataclass(slots=True)
@@ -21,12 +20,11 @@ class _History:
 
 
 class StabilityValidator:
-    """Applies the archive's stability rule to the tracks of one lane. Pure: time is an argument.
+    """Applies the archive's stability rule to the tracks of one lane.
 
-    A track is stable when it was matched in at least ``min_frames`` analysed frames over at least
-    ``min_seconds``, and its boxes lie on average with an IoU of at least ``min_iou`` where they were expected:
-    on the predicted box or, if that fits better, on the previous one. (At few frames a second the boxes of a fast
-    object hardly overlap each other; they overlap their prediction.)
+    A track is stable when it was matched in at least ``min_frames`` analysed frames over at least ``min_seconds``, with
+    a mean IoU of at least ``min_iou`` with its predicted box or, if that fits better, its previous one. (At few frames
+    a second the boxes of a fast object hardly overlap each other; they overlap their prediction.)
     """
 
     def __init__(self, *, min_frames: int, min_seconds: float, min_iou: float) -> None:
@@ -36,24 +34,15 @@ class StabilityValidator:
     def add_detection(
         self, track_id: int, bounding_box: BoundingBox, *, time_s: float, predicted: BoundingBox | None = None
     ) -> None:
-        """Note that a track was matched.
-
-        Args:
-            track_id: Which track.
-            bounding_box: The detection's box, pixels.
-            time_s: Of the frame, seconds; not before the track's previous one.
-            predicted: Where the track was expected, pixels; None: nobody foretold it.
-        """
+        """Note that a track was matched; ``predicted`` is where it was expected, if anybody foretold it."""
         history = self._histories.get(track_id)
         if history is None:
             self._cleanup_old_detections(time_s)
             self._histories[track_id] = _History(time_s, time_s, bounding_box)
             return
-        expected = (history.last_box,) if predicted is None else (history.last_box, predicted)
-        history.iou_sum += max(_iou(bounding_box, box) for box in expected)
+        history.iou_sum += max(_iou(bounding_box, history.last_box), _iou(bounding_box, predicted or history.last_box))
         history.matched += 1
-        history.last_s = time_s
-        history.last_box = bounding_box
+        history.last_s, history.last_box = time_s, bounding_box
 
     def is_detection_stable(self, track_id: int) -> bool:
         """True if the track has fulfilled the rule; False for unknown tracks."""
@@ -70,20 +59,17 @@ class StabilityValidator:
         self._histories.pop(track_id, None)
 
     def _calculate_stability(self, track_id: int) -> float:
-        """Return the mean IoU with the expected boxes, 0 to 1; 1 where there is one detection only."""
+        """Return the mean IoU with the expected boxes; 1 where there is one detection only."""
         history = self._histories[track_id]
         return history.iou_sum / (history.matched - 1) if history.matched > 1 else 1.0
 
     def _cleanup_old_detections(self, now_s: float) -> None:
-        """Forget tracks of which nothing was heard for an hour."""
         for track_id in [key for key, value in self._histories.items() if now_s - value.last_s > _FORGOTTEN_AFTER_S]:
-            del self._histories[track_id]
+            self.forget(track_id)
 
 
 def _iou(first: BoundingBox, second: BoundingBox) -> float:
     width = min(first.x2, second.x2) - max(first.x1, second.x1)
     height = min(first.y2, second.y2) - max(first.y1, second.y1)
-    if width <= 0 or height <= 0:
-        return 0.0
-    shared = width * height
-    return shared / (first.area + second.area - shared)
+    shared = max(0.0, width) * max(0.0, height)
+    return shared / (first.area + second.area - shared) if shared else 0.0

@@ -17,7 +17,6 @@ from detector_worker.engine.group import Group
 from detector_worker.engine.group_owner import GroupReport
 from detector_worker.engine.lane import Analysed, Lane
 from detector_worker.streams.file_reader import FileReader
-from detector_worker.streams.frame_stamper import FrameStamper
 
 __all__ = ["FileRun"]
 
@@ -57,16 +56,16 @@ class FileRun:
         Raises:
             DetectorWorkerError: The file or the archive cannot be read.
         """
-        group = Group(configuration, owner=self, threads=threads)
+        group = Group(configuration, owner=self, threads=threads, any_path=True)
         await group.start()
         try:
             spec = SubscriptionSpec(f"{video.stem};{_CAMERA_ID}", video.stem, _CAMERA_ID, archive)
             lane = await group.load_lane(spec, lossless=True, observe=self._observe)
             group.schedule(lane)
             began_s = time.monotonic()
-            last_s = await asyncio.to_thread(self._read, video, lane)
+            await asyncio.to_thread(self._read, video, lane)
             group.unschedule(lane)
-            self._note(await group.finish_visits(lane, last_s))
+            self._note(await group.finish_visits(lane))
             self.seconds = time.monotonic() - began_s
         finally:
             self._stopping.set()
@@ -95,16 +94,12 @@ class FileRun:
         self._note(analysed.events)
         self._on_analysed(analysed)
 
-    def _read(self, video: Path, lane: Lane) -> float:
-        """Offer every frame to the lane, wait for the last one, and return its time; blocks."""
-        last_s = 0.0
-        stamper = FrameStamper(_CAMERA_ID)
-        with closing(FileReader(video, stamper, clock=SystemClock(), stopping=self._stopping)) as reader:
+    def _read(self, video: Path, lane: Lane) -> None:
+        """Offer every frame to the lane and wait for the last one; blocks."""
+        with closing(FileReader(video, _CAMERA_ID, self._stopping, clock=SystemClock())) as reader:
             reader.connect()
             while (frame := reader.read_frame()) is not None:
                 self.frames += 1
-                last_s = frame.time_s
                 lane.offer(frame)
         while not lane.is_idle and not self._stopping.wait(0.002):
             pass
-        return last_s

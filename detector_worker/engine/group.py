@@ -6,6 +6,7 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from typing import Final
 
@@ -34,7 +35,6 @@ from detector_worker.models.openvino_runtime import OpenVINORuntime
 from detector_worker.models.pipeline_config import PipelineConfig
 from detector_worker.models.pipeline_loader import PipelineLoader
 from detector_worker.pipeline.action_executor import ActionExecutor
-from detector_worker.pipeline.field_mapper import FieldMapper
 from detector_worker.pipeline.pipeline_executor import PipelineExecutor
 from detector_worker.streams.stream_manager import StreamConfig, StreamManager
 
@@ -51,13 +51,16 @@ class Group:
         configuration: All settings; what is needed is handed on value by value.
         owner: Takes what must not be lost, results, camera states and reports.
         threads: Analysis threads, each with one inference request.
+        any_path: Archives are named by whoever started this process, not by clients: any path may be read.
     """
 
-    def __init__(self, configuration: Configuration, *, owner: GroupOwner, threads: int) -> None:
+    def __init__(
+        self, configuration: Configuration, *, owner: GroupOwner, threads: int, any_path: bool = False
+    ) -> None:
         self._configuration, self._owner, self._clock = configuration, owner, SystemClock()
         self._scheduler = Scheduler(threads=threads)
         self._streams = StreamManager(notify=owner.on_stream_status, clock=self._clock)
-        self._loader = _pipeline_loader(configuration, threads)
+        self._loader = _pipeline_loader(configuration, threads, any_path=any_path)
         self._sessions: dict[str, SessionId] = {}
         self._lanes: dict[str, Lane] = {}
         max_at_once = configuration.engine.max_concurrent_runs
@@ -91,8 +94,12 @@ class Group:
         lane.visits.restore(saved_visits, now_s=self._clock.monotonic_s(), now_utc_s=self._clock.utc_s())
         await self.stop_lane(spec.subscription_id)
         self.schedule(lane)
-        config = self._stream_config(spec)
-        await self._streams.create_stream(spec.camera_id, config, spec.subscription_id, deliver=lane.offer)
+        try:
+            config = self._stream_config(spec)
+            await self._streams.create_stream(spec.camera_id, config, spec.subscription_id, deliver=lane.offer)
+        except BaseException:
+            await self.stop_lane(spec.subscription_id)
+            raise
 
     async def stop_lane(self, subscription_id: str) -> None:
         """End a lane; its runs under way are finished. Nothing happens where there is none."""
@@ -142,29 +149,29 @@ class Group:
         """
         loaded = await self._loader.load_from_url(spec.model_url)
         pipeline = loaded.config
-        for warning in loaded.warnings:
-            _log.warning("%s: %s", pipeline.model_id, warning)
-        detectors = {model_id: YOLODetector(model) for model_id, model in loaded.models.items()}
-        actions = ActionExecutor(
-            outbox=self._owner,
-            mapper=FieldMapper(),
-            run_blocking=asyncio.to_thread,
-            clock=self._clock,
-            tables=pipeline.tables,
-        )
-        rate = spec.target_fps or pipeline.target_fps
-        default_rate = None if lossless else self._configuration.streams.target_fps
-        await actions.declare_tables()
-        return Lane(
-            spec,
-            loaded,
-            detector=detectors[pipeline.model_id],
-            visits=_visit_tracker(spec, pipeline),
-            executor=PipelineExecutor(actions=actions, detectors=detectors, run_inference=self._scheduler.run),
-            slot=FrameSlot(target_fps=rate or default_rate, lossless=lossless),
-            wake=self._scheduler.wake,
-            emit=partial(self._emit, observe),
-        )
+        with ExitStack() as undo:
+            undo.callback(loaded.close)
+            for warning in loaded.warnings:
+                _log.warning("%s: %s", pipeline.model_id, warning)
+            detectors = {model_id: YOLODetector(model) for model_id, model in loaded.models.items()}
+            detector = YOLODetector(loaded.models[pipeline.model_id], wanted_classes=pipeline.wanted_classes())
+            detectors[pipeline.model_id] = detector
+            actions = ActionExecutor(outbox=self._owner, clock=self._clock, tables=pipeline.tables)
+            await actions.declare_tables()
+            rate = spec.target_fps or pipeline.target_fps
+            default_rate = None if lossless else self._configuration.streams.target_fps
+            lane = Lane(
+                spec,
+                loaded,
+                detector=detector,
+                visits=_visit_tracker(spec, pipeline),
+                executor=PipelineExecutor(actions=actions, detectors=detectors, run_inference=self._scheduler.run),
+                slot=FrameSlot(target_fps=rate or default_rate, lossless=lossless),
+                wake=self._scheduler.wake,
+                emit=partial(self._emit, observe),
+            )
+            undo.pop_all()
+        return lane
 
     def schedule(self, lane: Lane) -> None:
         """Analyse what is offered to a lane from now on."""
@@ -176,9 +183,9 @@ class Group:
         self._scheduler.remove(lane)
         lane.slot.close()
 
-    async def finish_visits(self, lane: Lane, time_s: float) -> list[VisitEvent]:
+    async def finish_visits(self, lane: Lane) -> list[VisitEvent]:
         """End all visits of an idle, unscheduled lane, and wait for every run; as at the end of a file."""
-        events = lane.visits.finish(time_s)
+        events = lane.visits.finish()
         for event in events:
             self._runs.take(lane, event)
         await self._runs.finish(timeout_s=None)
@@ -225,14 +232,15 @@ class Group:
         )
 
 
-def _pipeline_loader(configuration: Configuration, threads: int) -> PipelineLoader:
+def _pipeline_loader(configuration: Configuration, threads: int, *, any_path: bool) -> PipelineLoader:
     pipelines = configuration.pipelines
+    is_restricted = (configuration.access.tokens or pipelines.allowed_paths) and not any_path
     runtime = OpenVINORuntime(threads=threads, requests=threads)
     return PipelineLoader(
         ModelManager(runtime, memory_budget_bytes=configuration.models.memory_budget_mb * MIB),
         configuration.server.data_dir / "archives",
         limits=ArchiveLimits(archive_bytes=pipelines.max_archive_bytes),
-        allowed_paths=pipelines.allowed_paths,
+        allowed_paths=pipelines.allowed_paths if is_restricted else None,
         network_policy=NetworkPolicy(pipelines.allowed_networks),
         download_timeout_s=pipelines.download_timeout_seconds,
     )

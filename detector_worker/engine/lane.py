@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from detector_worker.core.entities import DetectionResult, Detections, Visit, VisitEvent
 from detector_worker.core.frame import Frame
@@ -69,7 +68,6 @@ class Lane:
         self._in_flight = False
         self._arrived, self._analysed, self._dropped = RateMeter(), RateMeter(), RateMeter()
         self._latency = LatencyWindow()
-        self._wanted: dict[tuple[str, ...], NDArray[np.bool_]] = {}
         self._saved_s = float("-inf")
 
     def offer(self, frame: Frame) -> None:
@@ -140,12 +138,8 @@ class Lane:
         self._emit(self, Analysed(frame, self.visits.tracked, events, self._visits_to_save(frame.time_s)))
 
     def _keep_wanted(self, detections: Detections) -> Detections:
-        """Drop classes that nothing asks for, small objects, and those in a masked region."""
-        names = detections.class_names
-        if names not in self._wanted:
-            wanted = self.pipeline.wanted_classes()
-            self._wanted[names] = np.array([not wanted or name.casefold() in wanted for name in names], dtype=np.bool_)
-        keep = self._wanted[names][detections.class_id]
+        """Drop small objects, and those in a masked region."""
+        keep = np.ones(len(detections), np.bool_)
         options, xyxy = self.spec.options, detections.xyxy
         if options.min_size_px is not None:
             keep &= np.minimum(xyxy[:, 2] - xyxy[:, 0], xyxy[:, 3] - xyxy[:, 1]) >= options.min_size_px

@@ -1,7 +1,7 @@
 """Opening an archive that anybody may have made.
 
-Everything is judged by the archive's directory before the first byte is inflated; what is inflated is counted as
-it comes; and only a complete folder, named by the archive's hash, ever appears in the cache.
+Its directory is judged before the first byte is inflated, what is inflated is counted, and only a complete folder,
+named by the archive's hash, ever appears in the cache.
 """
 
 import hashlib
@@ -14,111 +14,83 @@ import unicodedata
 import zipfile
 import zlib
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import IO, Final
 
 from detector_worker.core.exceptions import ModelLoadError
 
-__all__ = ["ArchiveLimits", "ExtractedArchive", "extract_archive", "remove_leftovers"]
+__all__ = ["TEMPORARY", "ArchiveLimits", "extract_archive", "remove_leftovers"]
 
-MIB: Final = 1 << 20
-_CHUNK_BYTES: Final = MIB
+TEMPORARY: Final = ".unfinished-"
+"""How the names of unfinished files and folders in the cache begin."""
+_MIB: Final = 1 << 20
 _LOCAL_HEADER_BYTES: Final = 30
-_UTF8_NAME: Final = 0x800
-_RATIO_FLOOR_BYTES: Final = MIB
 _LEFTOVER_AGE_S: Final = 3600.0
-_TEMPORARY: Final = ".extracting-"
+_METHODS: Final = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
 
 
 @dataclass(frozen=True, slots=True)
 class ArchiveLimits:
     """What an archive may cost."""
 
-    archive_bytes: int = 1024 * MIB
-    inflated_bytes: int = 2048 * MIB
+    archive_bytes: int = 1024 * _MIB
+    inflated_bytes: int = 2048 * _MIB
     entries: int = 1000
     ratio: float = 200.0
-    """Inflated to packed bytes of one entry above 1 MiB; weights hardly shrink at all."""
+    """Inflated to packed bytes of an entry above 1 MiB; weights hardly shrink at all."""
 
 
-@dataclass(frozen=True, slots=True)
-class ExtractedArchive:
-    """An archive's files in the cache."""
-
-    folder: Path
-    sha256: str
-
-
-def extract_archive(path: Path, cache_dir: Path, limits: ArchiveLimits) -> ExtractedArchive:
-    """Unpack an archive into ``cache_dir/<sha256>``, or find it there. Blocks.
+def extract_archive(path: Path, cache_dir: Path, limits: ArchiveLimits, *, where: str) -> Path:
+    """Unpack an archive, or find it unpacked: returns ``cache_dir/<sha256>``. Blocks.
 
     Raises:
         ModelLoadError: It is missing, no ZIP, or refused; nothing has been left behind.
     """
-    where = f"archive {path.name}"
     try:
+        if not path.is_file():
+            raise _refusal("is no file or does not exist", where)
         with path.open("rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise _refusal("is no file", where)
             if os.fstat(file.fileno()).st_size > limits.archive_bytes:
-                raise _refusal(f"is larger than {limits.archive_bytes / MIB:g} MiB", where)
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-            folder = cache_dir / sha256
+                raise _refusal(f"is larger than {limits.archive_bytes / _MIB:g} MiB", where)
+            folder = cache_dir / hashlib.file_digest(file, "sha256").hexdigest()
             if not folder.is_dir():
                 _extract(file, folder, limits, where)
+            return folder
     except OSError as exc:
-        raise ModelLoadError(
-            f"The archive cannot be read or unpacked: {exc.strerror or type(exc).__name__}",
-            where=where,
-            mend="Check that the file exists, that the worker may read it, and that the data folder has room.",
-        ) from exc
+        raise _refusal(f"cannot be read or unpacked: {exc.strerror or type(exc).__name__}", where) from exc
     except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, ValueError, EOFError, zlib.error) as exc:
-        raise ModelLoadError(
-            "The archive is no ZIP archive, or a damaged one", where=where, mend="Pack it again as a ZIP archive."
-        ) from exc
-    return ExtractedArchive(folder, sha256)
+        raise _refusal("is no ZIP archive, or a damaged one", where) from exc
 
 
 def remove_leftovers(cache_dir: Path) -> None:
-    """Delete what a killed process left half unpacked; younger folders may be at work."""
-    for folder in cache_dir.glob(f"{_TEMPORARY}*"):
-        if time.time() - folder.stat().st_mtime > _LEFTOVER_AGE_S:
-            shutil.rmtree(folder, ignore_errors=True)
+    """Delete what killed processes left unfinished; what is younger may be at work."""
+    for left in cache_dir.glob(f"{TEMPORARY}*"):
+        if time.time() - left.stat().st_mtime > _LEFTOVER_AGE_S:
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
 def _extract(file: IO[bytes], folder: Path, limits: ArchiveLimits, where: str) -> None:
     """Check, unpack beside the target, and rename, so that the target is complete or absent."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(file) as archive:
-        entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+    with zipfile.ZipFile(file) as archive, tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=folder.parent) as beside:
         _check_directory(archive, limits, where)
-        temporary = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=folder.parent))
+        files = Path(beside) / "files"
+        files.mkdir()
+        for entry in archive.infolist():
+            target = files / entry.filename
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if not entry.is_dir():
+                # zipfile inflates no more than the size that was judged, then compares the checksum.
+                with archive.open(entry) as source, target.open("xb") as sink:
+                    shutil.copyfileobj(source, sink, _MIB)
+                    sink.flush()
+                    os.fsync(sink.fileno())
         try:
-            left = limits.inflated_bytes
-            for entry in entries:
-                left -= _write_entry(archive, entry, temporary / entry.filename, left, where)
-            try:
-                temporary.rename(folder)
-            except OSError:
-                if not folder.is_dir():  # else another process was faster with the same bytes
-                    raise
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _write_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path, left: int, where: str) -> int:
-    """Inflate one entry into a new file; returns its size."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    written = 0
-    with archive.open(entry) as source, target.open("xb") as sink:
-        while chunk := source.read(_CHUNK_BYTES):
-            written += len(chunk)
-            if written > min(left, entry.file_size):
-                raise _refusal("inflates to more than it says or may", where)
-            sink.write(chunk)
-        sink.flush()
-        os.fsync(sink.fileno())
-    return written
+            files.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # else another process was faster with the same bytes
+                raise
 
 
 def _check_directory(archive: zipfile.ZipFile, limits: ArchiveLimits, where: str) -> None:
@@ -127,64 +99,39 @@ def _check_directory(archive: zipfile.ZipFile, limits: ArchiveLimits, where: str
     if len(entries) > limits.entries:
         raise _refusal(f"has {len(entries)} entries, more than {limits.entries}", where)
     if sum(entry.file_size for entry in entries) > limits.inflated_bytes:
-        raise _refusal(f"would inflate to more than {limits.inflated_bytes / MIB:g} MiB", where)
-    seen: set[str] = set()
+        raise _refusal(f"would inflate to more than {limits.inflated_bytes / _MIB:g} MiB", where)
+    seen: dict[str, zipfile.ZipInfo] = {}
     for entry in entries:
-        fault = _name_fault(entry.orig_filename) or _kind_fault(entry, limits)
-        name = _folded(entry.filename.rstrip("/"))
-        if fault is None and name in seen:
-            fault = "has a name that occurs twice, perhaps in other case"
+        # One name for whatever some file system takes for the same.
+        name = unicodedata.normalize("NFC", entry.filename.rstrip("/")).casefold()
+        fault = "has a name that occurs twice, perhaps in other case" if name in seen else _entry_fault(entry, limits)
         if fault is not None:
             raise _refusal(f"holds {entry.orig_filename[:80]!r}, which {fault}", where)
-        seen.add(name)
-    files = {_folded(entry.filename) for entry in entries if not entry.is_dir()}
-    if any(str(parent) in files for name in seen for parent in PurePosixPath(name).parents):
+        seen[name] = entry
+    parents = {str(parent) for name in seen for parent in PurePosixPath(name).parents}
+    if any(name in parents and not entry.is_dir() for name, entry in seen.items()):
         raise _refusal("uses one name for a file and a folder", where)
-    _check_overlap(entries, archive, where)
+    # Entries that share bytes would let a small archive inflate one block a thousand times.
+    spans = [(one.header_offset, one.header_offset + _LOCAL_HEADER_BYTES + one.compress_size) for one in entries]
+    if any(end > start for (_, end), (start, _) in pairwise([*sorted(spans), (archive.start_dir, 0)])):
+        raise _refusal("has entries that overlap", where)
 
 
-def _check_overlap(entries: list[zipfile.ZipInfo], archive: zipfile.ZipFile, where: str) -> None:
-    """Refuse entries that share bytes: a small archive could inflate one block a thousand times."""
-    ends_at = 0
-    for entry in sorted(entries, key=lambda one: one.header_offset):
-        if entry.header_offset < ends_at:
-            raise _refusal("has entries that overlap", where)
-        name = entry.orig_filename.encode("utf-8" if entry.flag_bits & _UTF8_NAME else "cp437")
-        ends_at = entry.header_offset + _LOCAL_HEADER_BYTES + len(name) + entry.compress_size
-    if ends_at > archive.start_dir:
-        raise _refusal("has entries that overlap its directory", where)
-
-
-def _name_fault(name: str) -> str | None:
-    """Say why a name is refused; None where it stays inside the folder on every system."""
-    if not name or len(name) > 240 or any(ord(char) < 32 or ord(char) == 127 for char in name):
-        return "has an empty, too long or unprintable name"
-    if name.startswith("/") or "\\" in name or ":" in name:
-        return "has an absolute name, or one with a drive or a backslash"
-    if any(part in {"", ".", ".."} for part in name.removesuffix("/").split("/")):
-        return "has a name that leads elsewhere"
-    return None
-
-
-def _kind_fault(entry: zipfile.ZipInfo, limits: ArchiveLimits) -> str | None:
-    """Say why what an entry is, rather than its name, is refused."""
-    if stat.S_IFMT(entry.external_attr >> 16) not in {0, stat.S_IFREG, stat.S_IFDIR}:
-        return "is a link or a device"
-    if entry.flag_bits & 0x1:
-        return "is encrypted"
-    if entry.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
-        return "is packed by a method other than deflate"
-    if entry.file_size > max(_RATIO_FLOOR_BYTES, limits.ratio * entry.compress_size):
-        return f"would inflate more than {limits.ratio:g} times"
-    return None
-
-
-def _folded(name: str) -> str:
-    """What two names have in common that some file system takes for one."""
-    return unicodedata.normalize("NFC", name).casefold()
+def _entry_fault(entry: zipfile.ZipInfo, limits: ArchiveLimits) -> str | None:
+    """Say why an entry is refused; None where it is a plain file or folder that stays inside on every system."""
+    name, kind = entry.orig_filename, stat.S_IFMT(entry.external_attr >> 16)
+    parts = name.removesuffix("/").split("/")
+    faults = {
+        "has too long or an unprintable name": len(name) > 240 or not name.isprintable(),
+        "has a name that leads elsewhere": "\\" in name or ":" in name or not {"", ".", ".."}.isdisjoint(parts),
+        "is a link or a device": kind not in {0, stat.S_IFREG, stat.S_IFDIR},
+        "is encrypted": entry.flag_bits & 0x1,
+        "is packed by a method other than deflate": entry.compress_type not in _METHODS,
+        f"inflates more than {limits.ratio:g} times": entry.file_size > max(_MIB, limits.ratio * entry.compress_size),
+    }
+    return next((fault for fault, is_so in faults.items() if is_so), None)
 
 
 def _refusal(what: str, where: str) -> ModelLoadError:
-    return ModelLoadError(
-        f"The archive {what}", where=where, mend="Pack it again, with pipeline.json and the model files only."
-    )
+    mend = "Give the path of a ZIP archive with pipeline.json and the model files only, and room in the data folder."
+    return ModelLoadError(f"The archive {what}", where=where, mend=mend)

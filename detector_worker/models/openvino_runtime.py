@@ -1,9 +1,7 @@
 """OpenVINO on the CPU.
 
-Three things here are not obvious. The wheel reports its own import to its maker, so the reporting package is kept
-out before the first import. On processors with bfloat16 the runtime takes that precision by itself and small
-models lose objects, so the precision is always said. And own threads with one blocking request each are as fast
-as its queue, so that is all there is.
+On processors with bfloat16 it takes that precision by itself and small models lose objects, so the precision is always
+said. Own threads with one blocking request each are as fast as its queue.
 """
 
 import importlib
@@ -11,6 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import prod
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -18,34 +17,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector_worker.core.exceptions import ModelError, ModelLoadError
-from detector_worker.models.onnx_graph import read_onnx_metadata
+from detector_worker.models.onnx_graph import refuse_external_weights
 from detector_worker.models.runtime import Hw, ModelSpec, Preprocessing
 
 __all__ = ["OpenVINORuntime"]
 
-_MAX_MODEL_BYTES: Final = 1 << 30
-_MAX_TENSOR_BYTES: Final = 1 << 30
-_GREY: Final = 114
-
-
-def _import_openvino() -> Any:
-    """Import OpenVINO with its telemetry absent; its own stand-in, which sends nothing, takes the place."""
-    # None makes every later import of the package fail as if it were not installed, ours and OpenVINO's alike.
-    sys.modules["openvino_telemetry"] = cast("Any", None)
-    return importlib.import_module("openvino")
+_MAX_BYTES: Final = 1 << 30
+"""Of a file, and of all that a model computes on the way."""
 
 
 class OpenVINORuntime:
-    """Reads ``.onnx`` and ``.xml`` with ``.bin``, and compiles them in f32. Thread-safe."""
+    """Reads ``.onnx`` and ``.xml`` with ``.bin``, and compiles them in f32. Thread-safe.
+
+    Args:
+        threads: Cores that inference may use, for all models together.
+        requests: How many threads will call `OpenVINOModel.infer` at one time.
+    """
 
     def __init__(self, *, threads: int, requests: int) -> None:
-        """Start the runtime.
-
-        Args:
-            threads: Cores that inference may use, for all models together.
-            requests: How many threads will call `OpenVINOModel.infer` at one time.
-        """
-        self._ov = _import_openvino()
+        # OpenVINO reports its import to its maker. None makes the reporting package fail as if it were not installed.
+        sys.modules["openvino_telemetry"] = cast("Any", None)
+        self._ov: Any = importlib.import_module("openvino")
         self._core = self._ov.Core()
         self._properties = {
             "INFERENCE_PRECISION_HINT": "f32",
@@ -56,91 +48,68 @@ class OpenVINORuntime:
 
     def read_spec(self, path: Path, *, input_hw: Hw) -> ModelSpec:
         with _translated(path, "could not be read"):
-            model, metadata, file_bytes = self._read(path)
-            height, width, is_dynamic = self._fix_size(model, path, input_hw)
+            model, _ = self._read(path)
+            input_hw, is_dynamic = self._fix_size(model, path, input_hw)
+            shapes = [
+                tuple(-1 if dimension.is_dynamic else len(dimension) for dimension in output.partial_shape)
+                for output in model.outputs
+            ]
+            notes = dict(model.get_rt_info().items()).get("framework")
             return ModelSpec(
-                input_hw=(height, width),
+                input_hw=input_hw,
                 is_dynamic=is_dynamic,
                 takes_bytes=model.inputs[0].element_type == self._ov.Type.u8,
-                outputs={
-                    name: tuple(-1 if dimension.is_dynamic else len(dimension) for dimension in output.partial_shape)
-                    for name, output in zip(_output_names(model), model.outputs, strict=True)
-                },
-                metadata=metadata,
-                file_bytes=file_bytes,
+                outputs=dict(zip(_output_names(model), shapes, strict=True)),
+                metadata={key: str(note.value) for key, note in notes.items()} if isinstance(notes, dict) else {},
             )
 
     def compile(self, path: Path, preprocessing: Preprocessing, *, input_hw: Hw) -> "OpenVINOModel":
         with _translated(path, "could not be compiled"):
-            model, _, file_bytes = self._read(path)
-            height, width, _ = self._fix_size(model, path, input_hw)
+            model, file_bytes = self._read(path)
+            input_hw, _ = self._fix_size(model, path, input_hw)
             names = _output_names(model)  # compiling may rename them; their order stays
-            model = self._with_preprocessing(model, preprocessing)
-            compiled = self._core.compile_model(model, "CPU", self._properties)
+            compiled = self._core.compile_model(self._with_preprocessing(model, preprocessing), "CPU", self._properties)
             memory_bytes = 2 * file_bytes + _tensor_bytes(compiled.get_runtime_model())
-            ready = OpenVINOModel(
-                self._ov,
-                compiled,
-                name=path.name,
-                output_names=names,
-                input_hw=(height, width),
-                memory_bytes=memory_bytes,
-            )
-            answers = ready.infer(np.full((1, height, width, 3), _GREY, np.uint8))
-        broken = [name for name, values in answers.items() if not np.isfinite(values).all()]
-        if broken:
-            raise ModelLoadError(
-                f"The model answers a plain grey picture with NaN or infinity (output {broken[0]})",
-                where=f"model {path.name}",
-                mend="Look at its weights and at the archive's input scale, mean and std.",
-            )
+            ready = OpenVINOModel(self._ov, compiled, names, path.name, input_hw=input_hw, memory_bytes=memory_bytes)
+            answers = ready.infer(np.full((*input_hw, 3), 114, np.uint8))
+        if not all(np.isfinite(values).all() for values in answers.values()):
+            mend = "Look at its weights and at the archive's input scale, mean and std."
+            raise _refusal(path, "answers a plain grey picture with NaN or infinity", mend)
         return ready
 
-    def _read(self, path: Path) -> tuple[Any, dict[str, str], int]:
-        """Return the model, its metadata and the size of its files; nothing but these bytes is ever read."""
-        content = _read_bytes(path)
-        if path.suffix == ".onnx":
-            metadata = read_onnx_metadata(content, where=f"model {path.name}")
-            return self._core.read_model(content), metadata, len(content)
-        if path.suffix == ".xml":
-            weights = _read_bytes(path.with_suffix(".bin"))
-            return self._core.read_model(content, weights), {}, len(content) + len(weights)
-        raise ModelLoadError(
-            f"Models of the kind {path.suffix or path.name!r} cannot be read",
-            where=f"model {path.name}",
-            mend="Give an .onnx file, or an OpenVINO .xml with its .bin beside it.",
-        )
+    def _read(self, path: Path) -> tuple[Any, int]:
+        """Return the model and the size of its files; nothing but their bytes is ever read."""
+        paths = [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
+        if any(one.stat().st_size > _MAX_BYTES for one in paths):
+            raise _refusal(path, f"is larger than {_MAX_BYTES >> 20} MiB", "Is it the right file?")
+        contents = [one.read_bytes() for one in paths]
+        if path.suffix != ".xml":
+            refuse_external_weights(contents[0], where=f"model {path.name}")
+        return self._core.read_model(*contents), sum(map(len, contents))
 
-    def _fix_size(self, model: Any, path: Path, input_hw: Hw) -> tuple[int, int, bool]:
-        """Give the model's only input a fixed shape of batch 1; returns height, width, whether they were open."""
-        shape = model.inputs[0].partial_shape if len(model.inputs) == 1 else None
-        channels_last = shape is not None and shape.rank.is_static and len(shape) == 4 and _is(shape[3], 3)
-        if shape is None or not shape.rank.is_static or len(shape) != 4 or not (channels_last or _may_be(shape[1], 3)):
-            wanted = "one picture input of shape [1, 3, height, width] or [1, height, width, 3]"
-            raise ModelLoadError(
-                f"The model has {[str(one.partial_shape) for one in model.inputs]} as inputs",
-                where=f"model {path.name}",
-                mend=f"The worker can feed {wanted}.",
-            )
-        open_h, open_w = (shape[1], shape[2]) if channels_last else (shape[2], shape[3])
-        height = input_hw[0] if open_h.is_dynamic else len(open_h)
-        width = input_hw[1] if open_w.is_dynamic else len(open_w)
-        fixed = [1, height, width, 3] if channels_last else [1, 3, height, width]
-        if shape.is_dynamic or list(shape.to_shape()) != fixed:
-            model.reshape(fixed)
-        self._ov.layout_helpers.set_layout(model.inputs[0], self._ov.Layout("NHWC" if channels_last else "NCHW"))
-        if _tensor_bytes(model) > _MAX_TENSOR_BYTES:
-            raise ModelLoadError(
-                "The model's layers need more memory than any detector should",
-                where=f"model {path.name}",
-                mend="Export it with a smaller input size.",
-            )
-        return height, width, bool(open_h.is_dynamic and open_w.is_dynamic)
+    def _fix_size(self, model: Any, path: Path, input_hw: Hw) -> tuple[Hw, bool]:
+        """Give the model's only input a fixed shape of batch 1; returns its size, and whether that was open."""
+        ov, shapes = self._ov, [one.partial_shape for one in model.inputs]
+        if len(shapes) == 1 and ov.PartialShape([-1, -1, -1, 3]).relaxes(shapes[0]):
+            layout = "NHWC"
+        elif len(shapes) == 1 and ov.PartialShape([-1, 3, -1, -1]).compatible(shapes[0]):
+            layout = "NCHW"
+        else:
+            mend = "The worker can feed one picture input of shape [1, 3, height, width] or [1, height, width, 3]."
+            raise _refusal(path, f"has {[str(shape) for shape in shapes]} as inputs", mend)
+        own_hw = [shapes[0][layout.index(side)] for side in "HW"]
+        height, width = (asked if own.is_dynamic else len(own) for own, asked in zip(own_hw, input_hw, strict=True))
+        fixed = {"N": 1, "C": 3, "H": height, "W": width}
+        model.reshape([fixed[axis] for axis in layout])
+        ov.layout_helpers.set_layout(model.inputs[0], ov.Layout(layout))
+        if _tensor_bytes(model) > _MAX_BYTES:
+            what = "has layers that need more memory than any detector should"
+            raise _refusal(path, what, "Export it with a smaller input size.")
+        return (height, width), all(own.is_dynamic for own in own_hw)
 
-    def _with_preprocessing(self, model: Any, preprocessing: Preprocessing) -> Any:
+    def _with_preprocessing(self, model: Any, wanted: Preprocessing) -> Any:
         """Put the conversion from uint8 BGR into the graph, before its first layer."""
-        ov, wanted = self._ov, preprocessing
-        stages = importlib.import_module("openvino.preprocess")
+        ov, stages = self._ov, importlib.import_module("openvino.preprocess")
         pipeline = stages.PrePostProcessor(model)
         picture = pipeline.input()
         picture.tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC"))
@@ -161,40 +130,28 @@ class OpenVINOModel:
     """A compiled network. Thread-safe: a calling thread gets a request of its own, which ends with it."""
 
     def __init__(
-        self, ov: Any, compiled: Any, *, name: str, output_names: tuple[str, ...], input_hw: Hw, memory_bytes: int
+        self, ov: Any, compiled: Any, output_names: tuple[str, ...], file_name: str, *, input_hw: Hw, memory_bytes: int
     ) -> None:
-        self._ov, self._compiled, self._name, self._output_names = ov, compiled, name, output_names
+        self.input_hw, self.memory_bytes = input_hw, memory_bytes
+        self._ov, self._compiled, self._output_names = ov, compiled, output_names
+        self._where = f"model {file_name}"
         self._local = threading.local()
-        self.input_hw = input_hw
-        self.memory_bytes = memory_bytes
 
-    def infer(self, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
-        if images.ndim != 4 or images.shape[1:] != (*self.input_hw, 3) or images.dtype != np.uint8 or not len(images):
-            raise ModelError(
-                f"Pictures of shape {images.shape} and type {images.dtype} do not fit the model's {self.input_hw}",
-                where=f"model {self._name}",
-                mend="This is a fault of the worker: please report it.",
-            )
-        answers = [self._infer_one(image) for image in np.ascontiguousarray(images)]
-        if len(answers) == 1:
-            return answers[0]
-        return {name: np.concatenate([answer[name] for answer in answers]) for name in self._output_names}
-
-    def _infer_one(self, image: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+    def infer(self, image: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+        if image.shape != (*self.input_hw, 3) or image.dtype != np.uint8:
+            what = f"A picture of shape {image.shape} and type {image.dtype} does not fit the model's {self.input_hw}"
+            raise ModelError(what, where=self._where, mend="This is a fault of the worker: please report it.")
         try:
-            request = getattr(self._local, "request", None)
-            if request is None:
-                request = self._local.request = self._compiled.create_infer_request()
-            request.set_input_tensor(self._ov.Tensor(image[np.newaxis], shared_memory=True))
+            if not hasattr(self._local, "request"):
+                self._local.request = self._compiled.create_infer_request()
+            request = self._local.request
+            request.set_input_tensor(self._ov.Tensor(np.ascontiguousarray(image)[np.newaxis], shared_memory=True))
             outputs = request.infer(share_outputs=True)
             # The request writes its next answer into the same memory: hand out copies.
             return {name: np.array(outputs[index], np.float32) for index, name in enumerate(self._output_names)}
         except RuntimeError as exc:
-            raise ModelError(
-                f"OpenVINO failed: {_first_line(exc)}",
-                where=f"model {self._name}",
-                mend="Try the model with `detector-worker run` on one picture; export it again if it fails there too.",
-            ) from exc
+            what, mend = f"OpenVINO failed: {_last_line(exc)}", "Try it with `detector-worker run`, or export it again."
+            raise ModelError(what, where=self._where, mend=mend) from exc
 
 
 @contextmanager
@@ -202,45 +159,23 @@ def _translated(path: Path, what: str) -> Iterator[None]:
     """Turn the runtime's own errors into ours."""
     try:
         yield
-    except (RuntimeError, ValueError, TypeError, OSError, MemoryError) as exc:
-        raise ModelLoadError(
-            f"The model {what}: {_first_line(exc)}",
-            where=f"model {path.name}",
-            mend="Export it again (ONNX opset 11 to 20, or OpenVINO IR) and pack it anew.",
-        ) from exc
+    except (RuntimeError, ValueError, TypeError, AttributeError, OSError, MemoryError) as exc:
+        mend = "Export it again (ONNX opset 11 to 20, or OpenVINO IR with its .bin) and pack it anew."
+        raise _refusal(path, f"{what}: {_last_line(exc)}", mend) from exc
 
 
-def _read_bytes(path: Path) -> bytes:
-    try:
-        if path.stat().st_size > _MAX_MODEL_BYTES:
-            raise ModelLoadError(
-                f"The file is larger than {_MAX_MODEL_BYTES >> 20} MiB",
-                where=f"model {path.name}",
-                mend="Detectors are far smaller: is it the right file?",
-            )
-        return path.read_bytes()
-    except OSError as exc:
-        raise ModelLoadError(
-            f"The file cannot be read: {exc.strerror}", where=f"model {path.name}", mend="Pack the archive anew."
-        ) from exc
+def _refusal(path: Path, what: str, mend: str) -> ModelLoadError:
+    return ModelLoadError(f"The model {what}", where=f"model {path.name}", mend=mend)
 
 
 def _output_names(model: Any) -> tuple[str, ...]:
     return tuple(min(output.get_names(), default=f"output{index}") for index, output in enumerate(model.outputs))
 
 
-def _is(dimension: Any, size: int) -> bool:
-    return dimension.is_static and len(dimension) == size
-
-
-def _may_be(dimension: Any, size: int) -> bool:
-    return dimension.is_dynamic or len(dimension) == size
-
-
 def _tensor_bytes(model: Any) -> int:
     """Sum of all intermediate results whose shape is known: what the graph needs at most, without weights."""
     return sum(
-        int(np.prod(output.shape, dtype=np.int64)) * output.element_type.size
+        prod(output.shape) * output.element_type.size
         for node in model.get_ops()
         if node.get_type_name() not in {"Constant", "Const"}
         for output in node.outputs()
@@ -248,7 +183,7 @@ def _tensor_bytes(model: Any) -> int:
     )
 
 
-def _first_line(exc: Exception) -> str:
+def _last_line(exc: Exception) -> str:
     """The last line of OpenVINO's message says most; the others name its source files."""
     lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
     return lines[-1][:200] if lines else type(exc).__name__

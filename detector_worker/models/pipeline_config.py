@@ -1,31 +1,14 @@
 """The contents of an archive's ``pipeline.json``: its only definition, from which validation and schema come.
 
-Field names are those of the file; where a name on the wire is camelCase it is an alias. Action *settings*
-live here because the loader validates them; action *behaviour* is in `pipeline.action_executor`.
+Where a name in the file is camelCase it is an alias. Action *settings* live here because the loader validates them;
+action *behaviour* is in `pipeline.action_executor`.
 """
 
-from typing import Annotated, Any, Final, Literal
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar, Final, Literal
 
-from pydantic import AliasChoices, AliasGenerator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
-
-__all__ = [
-    "ActionConfig",
-    "BranchConfig",
-    "InputConfig",
-    "ModelSettings",
-    "NmsConfig",
-    "OutputLayout",
-    "PipelineConfig",
-    "PipelineFile",
-    "PostgresqlCreate",
-    "PostgresqlUpdate",
-    "PublishMessageAction",
-    "RedisSaveImage",
-    "StabilityConfig",
-    "TrackingConfig",
-    "VotingConfig",
-]
 
 OutputLayout = Literal[
     "yolov5", "yolov8", "end2end", "yolox", "ssd", "detr", "classification", "textIndex", "textSlots", "textCtc"
@@ -34,21 +17,20 @@ ClassName = Annotated[str, Field(min_length=1, max_length=200)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Pixels = Annotated[int, Field(ge=8, le=4096)]
 _MAX_SECONDS: Final = 86_400 * 365
 
 
 class _Settings(BaseModel):
     """Read-only; unknown keys are errors. camelCase in the file."""
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, populate_by_name=True, alias_generator=AliasGenerator(alias=to_camel)
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, alias_generator=to_camel)
 
 
-class _SnakeSettings(BaseModel):
-    """Read-only; unknown keys are errors. These keys are snake_case in the file."""
+class _SnakeSettings(_Settings):
+    """As `_Settings`, with snake_case in the file."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(alias_generator=None)
 
 
 class InputConfig(_Settings):
@@ -132,18 +114,21 @@ class Condition(_SnakeSettings):
 
 
 class _Action(_SnakeSettings):
+    offers: ClassVar[tuple[str, ...]] = ()
+    """What later templates may name of it, as ``<result_name>.<offer>``."""
     id: str | None = None
     when: Condition | None = None
 
     @property
     def result_name(self) -> str:
-        """Under which name other templates find this action's results."""
+        """Under which name templates find this action's results."""
         return self.id or str(getattr(self, "type"))  # noqa: B009 - each subclass has its own literal
 
 
 class PostgresqlCreate(_Action):
     """Insert the visit's row."""
 
+    offers = ("record_id", "key")
     type: Literal["postgresql_create_record"]
     table: str
     fields: dict[str, Any]
@@ -165,12 +150,18 @@ class PostgresqlUpdate(_Action):
 class RedisSaveImage(_Action):
     """Store one picture."""
 
+    offers = ("key",)
     type: Literal["redis_save_image"]
     region: str = "frame"
     key: str
     expire_seconds: Annotated[int, Field(gt=0, le=_MAX_SECONDS)] = 3600
     format: Literal["jpeg", "png", "webp"] = "jpeg"
     quality: Annotated[int, Field(ge=1, le=100)] = 90
+
+    @property
+    def region_class(self) -> str | None:
+        """The class whose box is cut out; None where ``region`` is one of the fixed words."""
+        return None if self.region in {"frame", "best"} else self.region
 
 
 class PublishMessageAction(_Action):
@@ -196,7 +187,7 @@ class BranchConfig(ModelSettings):
     crop: bool = False
     crop_class: ClassName | None = None
     crop_padding: Annotated[float, Field(ge=0, le=1)] = 0.0
-    resize_target: tuple[Annotated[int, Field(ge=8, le=4096)], Annotated[int, Field(ge=8, le=4096)]] | None = None
+    resize_target: tuple[Pixels, Pixels] | None = None
     trigger_classes: tuple[ClassName, ...] = ()
     parallel: bool = False
     timeout_seconds: Annotated[
@@ -210,15 +201,11 @@ class BranchConfig(ModelSettings):
     @model_validator(mode="before")
     @classmethod
     def _default_result_field(cls, data: Any) -> Any:
-        if not isinstance(data, dict) or data.get("resultField") or data.get("result_field"):
+        if not isinstance(data, dict) or data.get("resultField"):
             return data
-        model_id = str(data.get("modelId", data.get("model_id", ""))).lower()
-        if "brand" in model_id:
-            name = "brand"
-        elif "bodytype" in model_id:
-            name = "body_type"
-        else:
-            name = "text" if data.get("modelType", data.get("model_type")) == "ocr" else "class"
+        model_id = str(data.get("modelId")).lower()
+        name = "text" if data.get("modelType") == "ocr" else "class"
+        name = "brand" if "brand" in model_id else "body_type" if "bodytype" in model_id else name
         return {**data, "resultField": name}
 
 
@@ -243,27 +230,28 @@ class PipelineConfig(ModelSettings):
     def wanted_classes(self) -> frozenset[str]:
         """Classes that anything asks for, lower case; empty: all of them are wanted."""
         names = {*self.expected_classes, *self.trigger_classes, *self.required_classes}
-        if not names:
-            return frozenset()
-        for branch in self.all_branches():
-            names |= {branch.crop_class} if branch.crop_class else set()
-        for action in self.all_actions():
-            if isinstance(action, RedisSaveImage) and action.region not in {"frame", "best"}:
-                names.add(action.region)
+        if names:
+            names |= {branch.crop_class for branch in self.all_branches().values() if branch.crop_class}
+            images = (action for action in self.all_actions().values() if isinstance(action, RedisSaveImage))
+            names |= {image.region_class for image in images if image.region_class}
         return frozenset(name.casefold() for name in names)
 
-    def all_branches(self) -> tuple[BranchConfig, ...]:
-        """Every branch, nested ones after their parent."""
+    def all_branches(self) -> dict[str, BranchConfig]:
+        """Every branch by its JSON path, nested ones after their parent."""
 
-        def walk(branches: tuple[BranchConfig, ...]) -> tuple[BranchConfig, ...]:
-            return tuple(found for branch in branches for found in (branch, *walk(branch.branches)))
+        def walk(path: str, branches: tuple[BranchConfig, ...]) -> Iterator[tuple[str, BranchConfig]]:
+            for index, branch in enumerate(branches):
+                yield (here := f"{path}.branches[{index}]"), branch
+                yield from walk(here, branch.branches)
 
-        return walk(self.branches)
+        return dict(walk("pipeline", self.branches))
 
-    def all_actions(self) -> tuple[ActionConfig, ...]:
-        """Every action of the pipeline and its branches."""
-        nested = tuple(action for branch in self.all_branches() for action in branch.actions)
-        return (*self.actions, *nested, *self.parallel_actions)
+    def all_actions(self) -> dict[str, ActionConfig]:
+        """Every action of the pipeline and its branches by its JSON path."""
+        lists = {"pipeline.actions": self.actions}
+        lists |= {f"{path}.actions": branch.actions for path, branch in self.all_branches().items()}
+        lists["pipeline.parallelActions"] = self.parallel_actions
+        return {f"{path}[{index}]": action for path, actions in lists.items() for index, action in enumerate(actions)}
 
 
 class PipelineFile(_Settings):

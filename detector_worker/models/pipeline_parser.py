@@ -1,202 +1,118 @@
 """From the bytes of a ``pipeline.json`` to a `PipelineConfig`, with all of its faults told at once.
 
-A fault names the JSON path, the kind of what stands there and what is allowed; never the value itself where it
-could be a secret or long.
+A fault names the JSON path, the kind of what stands there and what is allowed; no value that could be a secret.
 """
 
 import re
+from collections.abc import Iterable
 from difflib import get_close_matches
+from itertools import islice
 from typing import Any, Final, get_args
 
 import orjson
-from pydantic import AliasChoices, BaseModel, ValidationError
-from pydantic.fields import FieldInfo
+from pydantic import ValidationError
 
 from detector_worker.core.exceptions import PipelineError
-from detector_worker.models.pipeline_config import PipelineConfig, PipelineFile
+from detector_worker.models.pipeline_config import ActionConfig, PipelineConfig, PipelineFile
 
-__all__ = ["parse_pipeline", "refuse"]
+__all__ = ["did_you_mean", "parse_pipeline", "refuse"]
 
 _MAX_BYTES: Final = 4 << 20
 _MAX_DEPTH: Final = 64
 _MAX_TOLD: Final = 50
 _PLAIN: Final = re.compile(r"[\w.-]{1,60}", re.ASCII)
-Location = tuple[int | str, ...]
+
+_SCHEMAS: Final = PipelineFile.model_json_schema()["$defs"].values()
+_KEYS: Final = sorted({key for schema in _SCHEMAS for key in schema["properties"]})
+_ACTION_TYPES: Final = [one.__annotations__["type"] for one in get_args(get_args(ActionConfig)[0])]
+_ACTIONS: Final = [kind for words in _ACTION_TYPES for kind in get_args(words)]
 
 
 def parse_pipeline(content: bytes, *, where: str) -> tuple[PipelineConfig, tuple[str, ...]]:
-    """Parse and validate the file.
+    """Parse and validate the file; returns the pipeline, and warnings.
 
     A file without ``schemaVersion`` is of an older kind: keys that nobody knows are passed over with a warning.
-
-    Returns:
-        The pipeline, and warnings.
 
     Raises:
         PipelineError: No JSON, or what it holds is wrong; all faults in one message.
     """
     document = _load_json(content, where)
-    lenient = isinstance(document, dict) and "schemaVersion" not in document
-    warnings: list[str] = []
-    while True:
-        try:
-            return PipelineFile.model_validate(document).pipeline, tuple(warnings)
-        except ValidationError as exc:
-            errors = exc.errors(include_input=False, include_url=False, include_context=True)
-        unknown = [error["loc"] for error in errors if error["type"] == "extra_forbidden"]
-        if not lenient or not unknown:
-            raise refuse([_fault(document, error) for error in errors], where)
-        for location in unknown:
-            warnings.append(f"{_path(location)} is not known and passed over{_nearest_key(location)}")
-            _remove(document, location)
+    try:
+        return PipelineFile.model_validate(document).pipeline, ()
+    except ValidationError as exc:
+        errors = exc.errors(include_url=False)
+    is_old = isinstance(document, dict) and "schemaVersion" not in document
+    if not is_old or any(error["type"] != "extra_forbidden" for error in errors):
+        refuse(map(_fault, errors), where)
+    warnings = tuple(f"{_fault(error)}: it is ignored" for error in errors[:_MAX_TOLD])
+    return PipelineFile.model_validate(document, extra="ignore").pipeline, warnings
 
 
-def refuse(faults: list[str], where: str) -> PipelineError:
-    """Make one error of many faults."""
-    told = faults[:_MAX_TOLD]
-    if len(faults) > _MAX_TOLD:
-        told.append(f"and {len(faults) - _MAX_TOLD} more")
-    return PipelineError(
-        "The pipeline is wrong: " + "; ".join(told)
-        if len(told) == 1
-        else "The pipeline is wrong:\n- " + "\n- ".join(told),
-        where=where,
-        mend="Correct pipeline.json and pack the archive again.",
-    )
+def refuse(faults: Iterable[str], where: str) -> None:
+    """Raise one PipelineError of all faults, if there are any; of very many it tells the first."""
+    told = list(islice(faults, _MAX_TOLD + 1))
+    if len(told) > _MAX_TOLD:
+        told[-1] = "more"
+    if told:
+        what, mend = "\nand ".join(told), "Correct pipeline.json and pack the archive again."
+        raise PipelineError(f"The pipeline is wrong: {what}", where=where, mend=mend)
+
+
+def did_you_mean(word: str, known: list[str]) -> str:
+    """Return a hint at the nearest known word, to be put behind a fault; empty where none is near."""
+    plain = {one.lower().replace("_", ""): one for one in known}
+    nearest = get_close_matches(word[:100].lower().replace("_", ""), plain, n=1)
+    return f"; did you mean {plain[nearest[0]]!r}?" if nearest else ""
 
 
 def _load_json(content: bytes, where: str) -> Any:
+    document, faults = None, []
     if len(content) > _MAX_BYTES:
-        raise refuse([f"it is larger than {_MAX_BYTES >> 20} MiB"], where)
+        faults = [f"it is larger than {_MAX_BYTES >> 20} MiB"]
     try:
         document = orjson.loads(content.removeprefix(b"\xef\xbb\xbf"))
     except orjson.JSONDecodeError as exc:
-        raise refuse([f"it is no JSON: {exc.msg} at line {exc.lineno}, column {exc.colno}"], where) from exc
-    level, depth = [document], 0
-    while level:
-        depth += 1
-        if depth > _MAX_DEPTH:
-            raise refuse([f"it is nested deeper than {_MAX_DEPTH} levels"], where)
-        level = [inner for value in level for inner in _children(value)]
+        faults = [f"it is no JSON: {exc.msg} at line {exc.lineno}, column {exc.colno}"]
+    level = [document]
+    for _ in range(_MAX_DEPTH):
+        parents = [list(value.values()) if isinstance(value, dict) else value for value in level]
+        level = [inner for value in parents if isinstance(value, list) for inner in value]
+    if level:
+        faults = [f"it is nested deeper than {_MAX_DEPTH} levels"]
+    refuse(faults, where)
     return document
 
 
-def _children(value: Any) -> list[Any]:
-    if isinstance(value, dict):
-        return list(value.values())
-    return value if isinstance(value, list) else []
-
-
-def _fault(document: Any, error: Any) -> str:
+def _fault(error: Any) -> str:
     """Put one of pydantic's errors into our words."""
-    location: Location = error["loc"]
-    path, kind = _path(location), error["type"]
-    found, value = _look_up(document, location)
-    allowed = str(error["msg"]).removeprefix("Input should be ").removeprefix("Value error, ")
-    context = error.get("ctx", {})
+    path, kind, value = _path(error["loc"]), error["type"], error["input"]
     if kind == "extra_forbidden":
-        return f"{path} is not known{_nearest_key(location)}"
+        return f"{path} is not known{did_you_mean(str(error['loc'][-1]), _KEYS)}"
     if kind == "missing":
         return f"{path} is missing"
     if kind in {"union_tag_invalid", "union_tag_not_found"}:
         tag = value.get("type") if isinstance(value, dict) else None
-        nearest = _nearest(str(tag), re.findall(r"'([^']+)'", str(context.get("expected_tags", ""))))
-        return f"{path}.type: {_kind_of(tag, shown=True)} stands there, which is no kind of action{nearest}"
-    nearest = _nearest(str(value), re.findall(r"'([^']+)'", allowed)) if kind == "literal_error" else ""
-    stands = f"{_kind_of(value, shown=kind == 'literal_error')} stands there" if found else "is wrong"
-    return f"{path}: {stands}, allowed is {allowed}{nearest}"
+        hint = did_you_mean(str(tag), _ACTIONS)
+        return f"{path}.type: {_kind_of(tag, shown=True)} stands there, which is no kind of action{hint}"
+    allowed = str(error["msg"]).removeprefix("Input should be ")
+    words = re.findall(r"'([^']+)'", allowed) if kind == "literal_error" else []
+    hint = did_you_mean(str(value), words)
+    return f"{path}: {_kind_of(value, shown=bool(words))} stands there, allowed is {allowed}{hint}"
 
 
 def _kind_of(value: Any, *, shown: bool) -> str:
     """Say what a value is; numbers are shown, texts only where they are plain words in a place of fixed words."""
-    match value:
-        case None | bool():
-            return {None: "null", True: "true", False: "false"}[value]
-        case int() | float():
-            return f"the number {value:.15g}"
-        case str() if shown and _PLAIN.fullmatch(value):
-            return repr(value)
-        case str():
-            return f"a text of {len(value)} characters"
-        case list():
-            return f"a list of {len(value)}"
-        case _:
-            return "an object"
+    if isinstance(value, str):
+        return repr(value) if shown and _PLAIN.fullmatch(value) else f"a text of {len(value)} characters"
+    if isinstance(value, dict | list):
+        return "an object" if isinstance(value, dict) else f"a list of {len(value)}"
+    return orjson.dumps(value).decode()
 
 
-def _path(location: Location) -> str:
-    """Write a location as a JSON path; the tags that pydantic puts in for a union's member are no part of it."""
-    steps, _ = _walk(location)
-    text = "".join(f"[{step}]" if isinstance(step, int) else f".{step[:80]}" for step in steps)
+def _path(location: tuple[int | str, ...]) -> str:
+    """Write a location as a JSON path; the tag that pydantic puts in for an action's kind is no part of it."""
+    text = ""
+    for before, step in zip((None, *location), location, strict=False):
+        if not (isinstance(before, int) and step in _ACTIONS):
+            text += f"[{step}]" if isinstance(step, int) else f".{step[:80]}"
     return text.removeprefix(".") or "the file"
-
-
-def _nearest_key(location: Location) -> str:
-    """Suggest the known key that an unknown one may have meant."""
-    _, models = _walk(location[:-1])
-    keys = {_key(name, info) for model in models for name, info in model.model_fields.items()}
-    return _nearest(str(location[-1]), sorted(keys))
-
-
-def _nearest(word: str, candidates: list[str]) -> str:
-    lowered = {candidate.lower().replace("_", ""): candidate for candidate in candidates}
-    nearest = get_close_matches(word.lower().replace("_", ""), lowered, n=1)
-    return f"; did you mean {lowered[nearest[0]]!r}?" if nearest else ""
-
-
-def _walk(location: Location) -> tuple[list[int | str], list[type[BaseModel]]]:
-    """Follow a location through the models: the steps within the document, and the models that stand at its end."""
-    steps: list[int | str] = []
-    models: list[type[BaseModel]] = [PipelineFile]
-    for step in location:
-        tagged = [model for model in models if isinstance(step, str) and step in _tags(model)]
-        if tagged and len(models) > 1:
-            models = tagged
-            continue
-        steps.append(step)
-        if isinstance(step, str):
-            fields = [
-                info.annotation
-                for model in models
-                for name, info in model.model_fields.items()
-                if step in {name, _key(name, info)}
-            ]
-            models = [model for annotation in fields for model in _models_in(annotation)]
-    return steps, models
-
-
-def _key(name: str, info: FieldInfo) -> str:
-    """Name a field as the file does."""
-    alias = info.validation_alias
-    return str(alias.choices[0]) if isinstance(alias, AliasChoices) else str(alias or name)
-
-
-def _tags(model: type[BaseModel]) -> tuple[Any, ...]:
-    info = model.model_fields.get("type")
-    return get_args(info.annotation) if info is not None else ()
-
-
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    """Find the models that an annotation such as ``tuple[A | B, ...]`` speaks of."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for inner in get_args(annotation) for model in _models_in(inner)]
-
-
-def _look_up(document: Any, location: Location) -> tuple[bool, Any]:
-    """Return whether something stands at a location, and what."""
-    value = document
-    for step in _walk(location)[0]:
-        try:
-            value = value[step]
-        except (KeyError, IndexError, TypeError):
-            return False, None
-    return True, value
-
-
-def _remove(document: Any, location: Location) -> None:
-    """Take an unknown key out of the document."""
-    *steps, key = _walk(location)[0]
-    for step in steps:
-        document = document[step]
-    del document[key]

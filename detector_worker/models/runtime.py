@@ -11,9 +11,11 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["CompiledModel", "InferenceRuntime", "ModelSpec", "Preprocessing"]
+__all__ = ["CompiledModel", "Hw", "InferenceRuntime", "ModelSpec", "Outputs", "Preprocessing"]
 
 Hw = tuple[int, int]
+Outputs = dict[str, NDArray[np.float32]]
+"""By output name, first axis 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,73 +30,46 @@ class Preprocessing:
     @property
     def is_identity(self) -> bool:
         """Whether values stay what they are."""
-        return self.scale == 1 and self.mean == (0.0, 0.0, 0.0) and self.std == (1.0, 1.0, 1.0)
+        return self == Preprocessing(self.color)
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """What a model file says of itself, seen at one input size.
-
-    Attributes:
-        input_hw: The size at which ``outputs`` were computed: the model's own, or the one asked for.
-        is_dynamic: Whether other sizes may be asked for.
-        takes_bytes: Whether the model wants 0..255 as bytes, so that it scales by itself.
-        outputs: Shape by name, in the model's order; -1 where a size depends on the content.
-        metadata: What the exporter noted beside the graph, such as ``names`` of the classes.
-        file_bytes: Size of the file or files.
-    """
+    """What a model file says of itself, seen at one input size."""
 
     input_hw: Hw
+    """The model's own, or the one that was asked for."""
     is_dynamic: bool
+    """Whether other sizes may be asked for."""
     takes_bytes: bool
+    """Whether it wants 0..255 as bytes, and scales by itself."""
     outputs: Mapping[str, tuple[int, ...]]
+    """Shape by name, in the model's order; -1 where a size depends on the content."""
     metadata: Mapping[str, str]
-    file_bytes: int
+    """What the exporter noted beside the graph, such as ``names`` of the classes."""
 
 
 class CompiledModel(Protocol):
     """A network ready to run at one input size. Thread-safe: each calling thread has its own request."""
 
     @property
-    def input_hw(self) -> Hw:
-        """Height and width of the pictures that it takes."""
-        ...
+    def input_hw(self) -> Hw: ...
 
     @property
-    def memory_bytes(self) -> int:
-        """Estimated size in memory."""
-        ...
+    def memory_bytes(self) -> int: ...
 
-    def infer(self, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
-        """Run the network; blocks the calling thread.
-
-        Args:
-            images: Shape (N, H, W, 3), uint8 BGR, with H and W as ``input_hw``.
-
-        Returns:
-            By output name, float32, first axis N; the arrays are the caller's own.
-
-        Raises:
-            ModelError: The runtime failed, or the shape is another.
-        """
+    def infer(self, image: NDArray[np.uint8]) -> Outputs:
+        """Run the network on a picture, shape (H, W, 3), BGR; blocks. ModelError: the runtime failed."""
         ...
 
 
 class InferenceRuntime(Protocol):
-    """Reads and compiles model files. Thread-safe."""
+    """Reads and compiles model files; what is missing, refused or not understood is a ModelLoadError. Thread-safe."""
 
     def read_spec(self, path: Path, *, input_hw: Hw) -> ModelSpec:
-        """Read what a model says of itself; ``input_hw`` counts where the model leaves its size open.
-
-        Raises:
-            ModelLoadError: The file is missing, refused, or no model that this runtime understands.
-        """
+        """Read what a model says of itself; ``input_hw`` counts where the model leaves its size open."""
         ...
 
     def compile(self, path: Path, preprocessing: Preprocessing, *, input_hw: Hw) -> CompiledModel:
-        """Compile for one input size, and see that a test picture gives finite numbers.
-
-        Raises:
-            ModelLoadError: As `read_spec`; or it cannot be compiled, or answers with NaN or infinity.
-        """
+        """Compile for one input size, and see that a test picture gives finite numbers."""
         ...

@@ -28,17 +28,15 @@ from detector_worker.models.pipeline_config import (
     PublishMessageAction,
     RedisSaveImage,
 )
-from detector_worker.pipeline.context import PipelineContext, RunBlocking, branch_succeeded
-from detector_worker.pipeline.field_mapper import FieldMapper, as_text, key_column, template_names
+from detector_worker.pipeline.context import PipelineContext, branch_succeeded
+from detector_worker.pipeline.field_mapper import FieldMapper, Templates, as_text, template_names
 from detector_worker.pipeline.pictures import EXTENSIONS, ImageFormat, compress_image, crop_region_from_frame
 
 __all__ = ["ActionExecutor", "ActionType"]
 
 _log: Final = logging.getLogger(__name__)
-_PICTURE_TIMEOUT_S: Final = 10.0
-"""A picture that is not made by then is left out: the record behind it does not wait for a stuck thread."""
-
-Batch = list[SpoolEntry]
+Tables = Mapping[str, Mapping[str, str]]
+"""The pipeline's own declarations: ``{table: {column: declaration}}``."""
 
 
 class ActionType(StrEnum):
@@ -58,38 +56,16 @@ class ActionType(StrEnum):
 class ActionExecutor:
     """Carries out the actions of one pipeline; on the event loop, any number of runs at once.
 
-    Each method that writes takes a ``batch``: with one, its entry is added there for a common acceptance;
-    without, the entry is on disk when the method returns. The idempotency key is always
-    ``<record_id>:<action_id>``, so that a run that is made again writes nothing twice.
+    What one action wants written is ``pending`` in the context until `execute_actions` has all of it accepted. The
+    idempotency key is ``<record_id>:<action_id>``, so that a run that is made again writes nothing twice. Every
+    action may raise a `PipelineError` where it cannot be carried out.
     """
 
-    def __init__(
-        self,
-        *,
-        outbox: Outbox,
-        mapper: FieldMapper,
-        run_blocking: RunBlocking,
-        clock: Clock,
-        tables: Mapping[str, Mapping[str, str]],
-    ) -> None:
-        """Wire an executor.
-
-        Args:
-            outbox: Takes what is written.
-            mapper: Fills the templates.
-            run_blocking: Hands the making of pictures to a thread.
-            clock: Stamps the entries.
-            tables: The pipeline's own declarations, ``{table: {column: declaration}}``; may be empty.
-        """
-        self._outbox, self._mapper, self._run_blocking = outbox, mapper, run_blocking
-        self._clock, self._tables = clock, tables
+    def __init__(self, *, outbox: Outbox, clock: Clock, tables: Tables) -> None:
+        self._outbox, self._clock, self._tables, self._mapper = outbox, clock, tables, FieldMapper()
 
     async def declare_tables(self) -> None:
-        """Have the pipeline's tables and columns added where they are missing; once, before its first run.
-
-        Raises:
-            ServiceError: The outbox refused.
-        """
+        """Have the pipeline's tables and columns added where they are missing; once, before its first run."""
         if self._tables:
             key = f"tables:{uuid.uuid4()}"  # each time anew: the database may be another one since
             await self._outbox.accept([SpoolEntry(key, key, self._clock.utc_s(), EnsureTables(self._tables))])
@@ -97,72 +73,45 @@ class ActionExecutor:
     async def execute_actions(self, actions: Sequence[ActionConfig], frame: Frame, context: PipelineContext) -> None:
         """Carry out actions in their order; all that they write is accepted together, and the visit with it.
 
-        An action that fails is told in the context and does not keep the others from being carried out.
-
-        Raises:
-            ServiceError: The outbox refused; nothing of these actions was accepted.
+        An action that fails is told in the context and does not keep the others from being carried out. Where the
+        outbox refuses, its `ServiceError` is raised, and nothing of these actions was accepted.
         """
-        batch: Batch = []
         for action in actions:
             try:
-                await self.execute_action(action, frame, context, batch=batch)
+                await self.execute_action(action, frame, context)
             except PipelineError as exc:
                 context.has_failed_action = True
-                context.warn(str(exc))
+                context.warnings.append(str(exc))
             except Exception:  # noqa: BLE001 - one action's boundary: a picture that fails must not cost the record
                 _log.exception("Action %s of visit %s failed", action.result_name, context.record_id)
                 context.has_failed_action = True
-                context.warn(f"{action.result_name}: an unexpected error; the log has the details")
-        await self._accept(batch, context)
+                context.warnings.append(f"{action.result_name}: an unexpected error; the log has the details")
+        entries, context.pending = context.pending, []
+        if entries or context.saved_visit is not None:
+            await self._outbox.accept(entries, visit=context.saved_visit)
+        context.saved_visit = None  # only now: a visit whose record was refused must not count as recorded
+        for entry in entries:
+            if isinstance(entry.delivery, CreateRecord | UpdateRecord):
+                context.fields.update(entry.delivery.fields)
 
-    async def execute_action(
-        self, action: ActionConfig, frame: Frame, context: PipelineContext, *, batch: Batch | None = None
-    ) -> Mapping[str, FieldValue]:
-        """Carry out one action.
-
-        Returns:
-            What later templates find under the action's name; empty where its ``when`` did not hold, or where
-            there was nothing to write.
-
-        Raises:
-            PipelineError: The action cannot be carried out.
-            ServiceError: Without a batch: the outbox refused.
-        """
+    async def execute_action(self, action: ActionConfig, frame: Frame, context: PipelineContext) -> None:
+        """Carry out one action, if its ``when`` holds; its results are in the context for later templates."""
         if action.when is not None and not self._mapper.holds(action.when, context, context.branch_results):
-            return {}
-        results = await self._carry_out(action, frame, context, batch)
-        if results:
-            context.intermediate_results[action.result_name] = results
-        return results
-
-    async def _carry_out(
-        self, action: ActionConfig, frame: Frame, context: PipelineContext, batch: Batch | None
-    ) -> dict[str, FieldValue]:
+            return
         name = action.result_name
         match action:
-            case RedisSaveImage():
-                stored = await self.redis_save_image(
-                    frame,
-                    action.region,
-                    action.key,
-                    context,
-                    action.expire_seconds,
-                    image_format=action.format,
-                    quality=action.quality,
-                    action_id=name,
-                    batch=batch,
+            case RedisSaveImage(region=region, key=key, expire_seconds=expire_s, format=kind, quality=quality):
+                await self.redis_save_image(
+                    frame, region, key, context, expire_s, image_format=kind, quality=quality, action_id=name
                 )
-                return {} if stored is None else {"key": stored}
             case PostgresqlCreate():
-                key = await self.postgresql_create(action.table, action.fields, context, action_id=name, batch=batch)
-                return {"key": key, "record_id": context.record_id}
+                await self.postgresql_create(action.table, action.fields, context, action_id=name)
             case PostgresqlUpdate():
-                await self.postgresql_update(action, context, batch=batch)
+                await self.postgresql_update(action, context)
             case PublishMessageAction():
-                await self.publish_message(action, context, batch=batch)
+                await self.publish_message(action, context)
             case _:
                 assert_never(action)
-        return {}
 
     async def redis_save_image(
         self,
@@ -175,126 +124,71 @@ class ActionExecutor:
         image_format: ImageFormat = "jpeg",
         quality: int = 90,
         action_id: str = ActionType.REDIS_SAVE_IMAGE,
-        batch: Batch | None = None,
     ) -> str | None:
-        """Store the picture of a region: ``frame``, ``best``, or a class name; return its key.
-
-        Returns:
-            None where no such class was seen: told as a warning, nothing is stored.
-
-        Raises:
-            ActionExecutionError: The picture could not be made, or its key has no value.
-        """
+        """Store the picture of a region and return its key; a class that was not seen is a warning, and None."""
         found = context.find_region(region, frame)
         if found is None:
-            context.warn(f"{action_id}: no {region!r} was seen, so no picture of it is stored")
+            context.warnings.append(f"{action_id}: no {region!r} was seen, so no picture of it is stored")
             return None
-        key = self._required_text("key", key_template, context, action_id, extension=EXTENSIONS[image_format])
-        source, box = found
-
-        def make_picture() -> bytes:
-            return compress_image(crop_region_from_frame(source, box), image_format, quality=quality)
-
-        try:
-            async with asyncio.timeout(_PICTURE_TIMEOUT_S):
-                image = await self._run_blocking(make_picture)
-        except TimeoutError as exc:
-            raise ActionExecutionError(
-                f"The picture was not made within {_PICTURE_TIMEOUT_S:g} s",
-                where=f"action {action_id}",
-                mend="The machine is overloaded: analyse fewer cameras or fewer frames per second.",
-            ) from exc
-        await self._leave(StoreImage(key, image, expire_seconds), action_id, context, batch)
+        key = as_text(self._required("key", key_template, context, action_id, extension=EXTENSIONS[image_format]))
+        image = await asyncio.to_thread(
+            lambda: compress_image(crop_region_from_frame(*found), image_format, quality=quality)
+        )
+        self._write(StoreImage(key, image, expire_seconds), action_id, context)
+        context.intermediate_results[action_id] = {"key": key}
         return key
 
     async def postgresql_create(
-        self,
-        table: str,
-        fields: Mapping[str, Any],
-        context: PipelineContext,
-        *,
-        action_id: str = ActionType.POSTGRESQL_CREATE,
-        batch: Batch | None = None,
+        self, table: str, fields: Templates, context: PipelineContext, *, action_id: str = ActionType.POSTGRESQL_CREATE
     ) -> FieldValue:
-        """Insert the visit's row and return the value of its key column.
-
-        Raises:
-            PipelineError: A template is none, or there is no column at all.
-        """
-        if not fields:
-            raise ActionExecutionError(
-                f"Nothing is written into {table!r}", where=f"action {action_id}", mend="Give it `fields`."
-            )
+        """Insert the visit's row and return the value of its key column."""
+        key_field = self._key_field(table, fields, context, action_id)
         values = self._mapper.resolve_fields(fields, context, context.branch_results)
-        key_field = key_column(fields, self._tables.get(table, {}))
-        if key_field is None:
-            key_field = next(iter(fields))
-            context.warn(
-                f"{action_id}: no column of {table!r} is '{{record_id}}' or a declared key; {key_field!r} is taken"
-            )
-        await self._leave(CreateRecord(table, key_field, values), action_id, context, batch)
+        self._write(CreateRecord(table, key_field, values), action_id, context)
+        context.intermediate_results[action_id] = {"key": values[key_field], "record_id": context.record_id}
         return values[key_field]
 
-    async def postgresql_update(
-        self, action: PostgresqlUpdate, context: PipelineContext, *, batch: Batch | None = None
-    ) -> None:
-        """Complete the visit's row; columns whose branch gave nothing become NULL, with a warning.
-
-        Raises:
-            PipelineError: A template is none, or the key has no value.
-        """
+    async def postgresql_update(self, action: PostgresqlUpdate, context: PipelineContext) -> None:
+        """Complete the visit's row; columns whose branch gave nothing become NULL, with a warning."""
         name, results = action.result_name, context.branch_results
+        key = self._required("key_value", action.key_value, context, name)
         values = self._mapper.resolve_fields(action.fields, context, results)
-        key = self._mapper.resolve_fields({"key_value": action.key_value}, context, results)["key_value"]
-        if key is None:
-            raise _no_value("key_value", action.key_value, name)
         named = {field.rpartition(".")[0] for field in template_names(action.fields)} - {"", "bbox"}
         for source in sorted(named) if action.wait_for_branches is None else action.wait_for_branches:
             if source not in context.intermediate_results and not branch_succeeded(results.get(source, {})):
-                context.warn(f"{name}: {source!r} gave no result, so its columns of {action.table!r} are NULL")
-        await self._leave(UpdateRecord(action.table, action.key_field, key, values), name, context, batch)
+                text = f"{name}: {source!r} gave no result, so its columns of {action.table!r} are NULL"
+                context.warnings.append(text)
+        self._write(UpdateRecord(action.table, action.key_field, key, values), name, context)
 
-    async def publish_message(
-        self, action: PublishMessageAction, context: PipelineContext, *, batch: Batch | None = None
-    ) -> None:
-        """Publish a message, a dictionary as JSON; not delivered once it is older than the action allows.
-
-        Raises:
-            PipelineError: A template is none, or channel or message have no value.
-        """
+    async def publish_message(self, action: PublishMessageAction, context: PipelineContext) -> None:
+        """Publish a message, a dictionary as JSON; not delivered once it is older than the action allows."""
         name = action.result_name
-        channel = self._required_text("channel", action.channel, context, name)
-        message = self._required_text("message", action.message, context, name)
-        await self._leave(PublishMessage(channel, message, action.max_age_seconds), name, context, batch)
+        channel = as_text(self._required("channel", action.channel, context, name))
+        message = as_text(self._required("message", action.message, context, name))
+        self._write(PublishMessage(channel, message, action.max_age_seconds), name, context)
 
-    def _required_text(
+    def _key_field(self, table: str, fields: Templates, context: PipelineContext, action_id: str) -> str:
+        """Return the column that names a new row: the one that is ``{record_id}``, else the declared primary key."""
+        declared = self._tables.get(table, {}).items()
+        keys = [name for name, template in fields.items() if template == "{record_id}"]
+        keys += [name for name, text in declared if name in fields and "primary key" in " ".join(text.lower().split())]
+        if not keys:
+            keys = list(fields)
+            text = f"{action_id}: no column of {table!r} is '{{record_id}}' or a declared key; {keys[0]!r} is taken"
+            context.warnings.append(text)
+        return keys[0]
+
+    def _required(
         self, name: str, template: Any, context: PipelineContext, action_id: str, *, extension: str = "jpg"
-    ) -> str:
-        resolved = self._mapper.resolve_fields({name: template}, context, context.branch_results, extension=extension)
-        if resolved[name] is None:
-            raise _no_value(name, template, action_id)
-        return as_text(resolved[name])
+    ) -> FieldValue:
+        templates = {name: template}
+        value = self._mapper.resolve_fields(templates, context, context.branch_results, extension=extension)[name]
+        if value is None:
+            what = f"The {name} {str(template)[:80]!r} has no value in this run"
+            mend = "Use names there that every run has, such as {record_id}; or give the action a `when`."
+            raise ActionExecutionError(what, where=f"action {action_id}", mend=mend)
+        return value
 
-    async def _leave(self, delivery: Delivery, action_id: str, context: PipelineContext, batch: Batch | None) -> None:
-        entry = SpoolEntry(f"{context.record_id}:{action_id}", context.record_id, self._clock.utc_s(), delivery)
-        if batch is None:
-            await self._accept([entry], context)
-        else:
-            batch.append(entry)
-
-    async def _accept(self, batch: Batch, context: PipelineContext) -> None:
-        visit = context.saved_visit
-        if batch or visit is not None:
-            await self._outbox.accept(batch, visit=visit)
-        context.saved_visit = None  # only now: a visit whose record was refused must not count as recorded
-        for entry in batch:
-            if isinstance(entry.delivery, CreateRecord | UpdateRecord):
-                context.fields.update(entry.delivery.fields)
-
-
-def _no_value(name: str, template: object, action_id: str) -> ActionExecutionError:
-    return ActionExecutionError(
-        f"The {name} {str(template)[:80]!r} has no value in this run",
-        where=f"action {action_id}",
-        mend="Use names there that every run has, such as {record_id}; or give the action a `when`.",
-    )
+    def _write(self, delivery: Delivery, action_id: str, context: PipelineContext) -> None:
+        key, record_id = f"{context.record_id}:{action_id}", context.record_id
+        context.pending.append(SpoolEntry(key, record_id, self._clock.utc_s(), delivery))

@@ -1,35 +1,22 @@
 """What one run of a pipeline knows: the visit, its pictures, and what the run has come to so far."""
 
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Protocol, Self, TypeVar
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Self
 
-from detector_worker.core.clock import rfc3339
 from detector_worker.core.entities import BoundingBox, DetectionResult, FieldValue, Shot, Visit
 from detector_worker.core.frame import Frame
-from detector_worker.core.outbox import SavedVisit
+from detector_worker.core.outbox import SavedVisit, SpoolEntry
 
-__all__ = ["PipelineContext", "RunBlocking", "branch_succeeded", "find_class"]
+__all__ = ["PipelineContext", "View", "branch_succeeded", "find_class"]
 
-Result = TypeVar("Result")
-
-
-class RunBlocking(Protocol):
-    """Hands work that blocks to a thread that somebody owns, and awaits its result."""
-
-    def __call__(self, work: Callable[[], Result], /) -> Awaitable[Result]:
-        """Return what ``work`` returns, or raise what it raises."""
-        ...
-
-
-def branch_succeeded(result: Mapping[str, FieldValue]) -> bool:
-    """Whether a branch gave a result; one that failed has ``error`` and ``type`` and no confidence."""
-    return "confidence" in result
+View = tuple[Frame, BoundingBox | None]
+"""A frame and the box in it that is meant; None: all of the frame."""
 
 
 @dataclass(slots=True, kw_only=True)
 class PipelineContext:
-    """One run for one visit, or for one single frame. Used on the event loop only; not thread-safe."""
+    """One run, for a visit or for a single frame without detections. On the event loop only; not thread-safe."""
 
     camera_id: str
     display_id: str
@@ -44,9 +31,11 @@ class PipelineContext:
     """The visit's group in ``frame``, the whole object first; empty: the executor detects by itself."""
     track_id: int | None = None
     shots: tuple[Shot, ...] = ()
-    """The visit's good pictures, best first."""
+    """The visit's good pictures, best first, and at last this frame; each with all that was found in it."""
     saved_visit: SavedVisit | None = None
     """Goes to disk in one transaction with the run's first entries; None once it has, or where none is kept."""
+    pending: list[SpoolEntry] = field(default_factory=list)
+    """What actions want written and the outbox has not been offered yet."""
     intermediate_results: dict[str, dict[str, FieldValue]] = field(default_factory=dict)
     """What actions came to, by their names: what ``{action.field}`` finds."""
     branch_results: dict[str, dict[str, FieldValue]] = field(default_factory=dict)
@@ -73,6 +62,8 @@ class PipelineContext:
         whole = DetectionResult(
             visit.class_name, visit.confidence, visit.bounding_box, visit.track_id, visit.captured_at
         )
+        group = (whole, *visit.parts)
+        is_shot = any(shot.frame is frame for shot in visit.shots)
         return cls(
             camera_id=visit.camera_id,
             display_id=display_id,
@@ -82,93 +73,40 @@ class PipelineContext:
             frame=frame,
             frame_id=visit.frame_id,
             timestamp=visit.captured_at,
-            detections=(whole, *visit.parts),
+            detections=group,
             track_id=visit.track_id,
-            shots=visit.shots,
+            shots=visit.shots if is_shot else (*visit.shots, Shot(frame, group, 0.0)),
             saved_visit=saved_visit,
         )
 
-    @classmethod
-    def from_frame(
-        cls,
-        frame: Frame,
-        *,
-        record_id: str,
-        display_id: str,
-        session_id: str | float | None,
-        model_id: str | int | None,
-    ) -> Self:
-        """Begin with a single frame in which nothing has been detected yet."""
-        return cls(
-            camera_id=frame.camera_id,
-            display_id=display_id,
-            record_id=record_id,
-            session_id=record_id if session_id is None else session_id,
-            model_id=model_id,
-            frame=frame,
-            frame_id=frame.frame_id,
-            timestamp=frame.captured_at,
-        )
+    def find_region(self, region: str, frame: Frame) -> View | None:
+        """Return what an action's region means: ``frame``, ``best``, or a class name.
 
-    @property
-    def current_shot(self) -> Shot:
-        """The frame of this run with its group, for where no better picture shows what is wanted."""
-        return Shot(self.frame, self.detections, 0.0)
-
-    def names(self, *, extension: str) -> dict[str, FieldValue]:
-        """Return every plain name of a template with its value; ``extension`` is that of ``{filename}``."""
-        whole = self.detections[0] if self.detections else None
-        box = whole.bounding_box if whole else None
-        return {
-            "camera_id": self.camera_id,
-            "display_id": self.display_id,
-            "record_id": self.record_id,
-            "session_id": self.session_id,
-            "timestamp": rfc3339(self.timestamp),
-            "frame_id": self.frame_id,
-            "track_id": self.track_id,
-            "filename": f"{self.record_id}.{extension}",
-            "model_id": self.model_id,
-            "class_name": whole.class_name if whole else None,
-            "confidence": whole.confidence if whole else None,
-            **{f"bbox.{side}": getattr(box, side) if box else None for side in ("x1", "y1", "x2", "y2")},
-        }
-
-    def find_region(self, region: str, frame: Frame) -> tuple[Frame, BoundingBox | None] | None:
-        """Find the picture that an action's ``region`` names.
-
-        Args:
-            region: ``frame``, ``best``, or a class name.
-            frame: The frame in which ``detections`` were found.
-
-        Returns:
-            The frame and the box in it, None as the box for the whole frame; or None where nothing of that
-            class was seen. A class is looked for in this frame first, then in the best pictures.
+        A class is looked for in this frame first, then in the best pictures; None where none of them shows it.
         """
-        current = Shot(frame, self.detections, 0.0)
         if region == "frame":
             return frame, None
         if region == "best":
-            best = self.shots[0] if self.shots else current
-            return (best.frame, best.detections[0].bounding_box) if best.detections else None
-        for shot in (current, *self.shots):
+            return self.shots[0].frame, self.shots[0].detections[0].bounding_box
+        for shot in (Shot(frame, self.detections, 0.0), *self.shots):
             if (found := find_class(shot, region)) is not None:
                 return shot.frame, found.bounding_box
         return None
 
-    def warn(self, text: str) -> None:
-        """Tell in the result what went otherwise than wished."""
-        if text not in self.warnings:
-            self.warnings.append(text)
-
-    def note_unresolved(self, name: str) -> None:
-        """Tell in the result that a placeholder had no value."""
-        if name not in self.unresolved:
-            self.unresolved.append(name)
+    def add_found(self, frame: Frame, found: Sequence[DetectionResult]) -> None:
+        """Add what a branch detected in a frame, for the branches and actions that follow."""
+        self.shots = tuple(
+            replace(shot, detections=(*shot.detections, *found)) if shot.frame is frame else shot for shot in self.shots
+        )
 
 
 def find_class(shot: Shot, class_name: str) -> DetectionResult | None:
     """Return the most confident detection of a class in a group, regardless of case."""
     wanted = class_name.casefold()
-    found = [detection for detection in shot.detections if detection.class_name.casefold() == wanted]
+    found = (detection for detection in shot.detections if detection.class_name.casefold() == wanted)
     return max(found, key=lambda detection: detection.confidence, default=None)
+
+
+def branch_succeeded(result: Mapping[str, FieldValue]) -> bool:
+    """True if a branch gave a result; one that failed has ``error`` and ``type`` and no confidence."""
+    return "confidence" in result

@@ -1,134 +1,101 @@
 """From field templates to values: plain look-ups in a dictionary, nothing else."""
 
 import json
+import math
 import uuid
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final, cast
 
+from detector_worker.core.clock import rfc3339
 from detector_worker.core.entities import FieldValue
-from detector_worker.core.exceptions import PipelineError
 from detector_worker.models.pipeline_config import Condition
 from detector_worker.models.templates import Placeholder, parse_template
 from detector_worker.pipeline.context import PipelineContext, branch_succeeded
 
-__all__ = ["FieldMapper", "as_text", "key_column", "template_names"]
+__all__ = ["FieldMapper", "Templates", "as_text", "template_names"]
 
-BranchResults = Mapping[str, Mapping[str, FieldValue]]
+Templates = Mapping[str, Any]
+Names = dict[str, FieldValue]
+Results = Mapping[str, Mapping[str, FieldValue]]
+"""By the branch or action that gave them."""
+
+_CONTEXT_FIELDS: Final = ("camera_id", "display_id", "record_id", "session_id", "frame_id", "track_id", "model_id")
 
 
 class FieldMapper:
     """Fills templates with what a run knows. Without state."""
 
     def resolve_fields(
-        self,
-        field_templates: Mapping[str, Any],
-        context: PipelineContext,
-        branch_results: BranchResults,
-        *,
-        extension: str = "jpg",
+        self, field_templates: Templates, context: PipelineContext, branch_results: Results, *, extension: str = "jpg"
     ) -> dict[str, FieldValue]:
-        """Fill every template; dictionaries and lists inside are filled as well.
+        """Fill every template, those inside of dictionaries and lists too; ``extension`` is that of ``{filename}``.
 
         A template that is exactly one placeholder keeps the value's type. A text in which any name is null,
         or has no value in this run, is null as a whole, as SQL's ``||`` has it. Names without a value are
-        told in ``context.unresolved``.
-
-        Args:
-            field_templates: By column, or by a name of the caller's.
-            context: Offers the plain names and the results of actions.
-            branch_results: By branch; those of failed branches are not offered.
-            extension: Of ``{filename}``.
-
-        Raises:
-            PipelineError: A template is no template; nothing was resolved then.
+        told in ``context.unresolved``. Where a template is none, nothing is resolved, and a `PipelineError` raised.
         """
         self._validate_mapping(field_templates)
         names = self._offered_names(context, branch_results, extension)
-        return {
-            column: self._substitute_variables(template, names, context) for column, template in field_templates.items()
-        }
+        return {name: self._substitute_variables(text, names, context) for name, text in field_templates.items()}
 
-    def holds(self, condition: Condition, context: PipelineContext, branch_results: BranchResults) -> bool:
-        """Whether every comparison of a ``when`` holds; a name without a value makes none of them hold."""
+    def holds(self, condition: Condition, context: PipelineContext, branch_results: Results) -> bool:
+        """True if every comparison of a ``when`` holds; a name without a value makes none of them hold."""
         names = self._offered_names(context, branch_results, "jpg")
         if condition.field not in names:
-            context.note_unresolved(condition.field)
+            context.unresolved.append(condition.field)
             return False
         value, given = names[condition.field], condition.model_fields_set
-        if "equals" in given and value != condition.equals:
-            return False
-        if "not_equals" in given and value == condition.not_equals:
-            return False
-        if condition.at_least is None and condition.at_most is None:
-            return True
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            return False
-        return (condition.at_least is None or value >= condition.at_least) and (
-            condition.at_most is None or value <= condition.at_most
+        number = value if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+        return (
+            ("equals" not in given or value == condition.equals)
+            and ("not_equals" not in given or value != condition.not_equals)
+            and (condition.at_least is None or number >= condition.at_least)
+            and (condition.at_most is None or number <= condition.at_most)
         )
 
-    def _validate_mapping(self, field_templates: Mapping[str, Any]) -> None:
-        for column, template in field_templates.items():
-            try:
-                template_names(template)
-            except PipelineError as exc:
-                raise PipelineError(exc.what, where=f"field {column}", mend=exc.mend) from exc
+    def _validate_mapping(self, field_templates: Templates) -> None:
+        template_names(field_templates)  # parses all of them
 
-    def _offered_names(
-        self, context: PipelineContext, branch_results: BranchResults, extension: str
-    ) -> dict[str, FieldValue]:
-        actions = {
-            f"{action}.{name}": value
-            for action, results in context.intermediate_results.items()
-            for name, value in results.items()
-        }
-        plain = context.names(extension=extension)
-        return {**actions, **self._resolve_branch_results(branch_results), **plain, "uuid": str(uuid.uuid4())}
-
-    def _resolve_branch_results(self, branch_results: BranchResults) -> dict[str, FieldValue]:
-        # A failed branch offers nothing: its "type": "timeout" must not become somebody's vehicle type.
+    def _offered_names(self, context: PipelineContext, branch_results: Results, extension: str) -> Names:
+        whole = context.detections[0]
         return {
-            f"{branch}.{name}": value
-            for branch, result in branch_results.items()
-            if branch_succeeded(result)
-            for name, value in result.items()
+            **_dotted(context.intermediate_results),
+            **self._resolve_branch_results(branch_results),
+            **_dotted({"bbox": {side: getattr(whole.bounding_box, side) for side in ("x1", "y1", "x2", "y2")}}),
+            **{name: getattr(context, name) for name in _CONTEXT_FIELDS},
+            "timestamp": rfc3339(context.timestamp),
+            "filename": f"{context.record_id}.{extension}",
+            "class_name": whole.class_name,
+            "confidence": whole.confidence,
+            "uuid": str(uuid.uuid4()),
         }
 
-    def _substitute_variables(
-        self, template: Any, names: Mapping[str, FieldValue], context: PipelineContext
-    ) -> FieldValue:
+    def _resolve_branch_results(self, branch_results: Results) -> Names:
+        # A failed branch offers nothing: its "type": "timeout" must not become somebody's vehicle type.
+        return _dotted({branch: result for branch, result in branch_results.items() if branch_succeeded(result)})
+
+    def _substitute_variables(self, template: Any, names: Names, context: PipelineContext) -> FieldValue:
         if isinstance(template, dict):
             return {str(key): self._substitute_variables(inner, names, context) for key, inner in template.items()}
-        if isinstance(template, list | tuple):
+        if isinstance(template, list):
             return [self._substitute_variables(inner, names, context) for inner in template]
         if not isinstance(template, str):
-            number: FieldValue = template
-            return number
+            return cast("FieldValue", template)
         parsed = parse_template(template)
-        for name in parsed.names:
-            if name not in names:
-                context.note_unresolved(name)
+        context.unresolved += [name for name in parsed.names if name not in names]
         if parsed.sole_name is not None:
             return names.get(parsed.sole_name)
         values = [names.get(part.name) if isinstance(part, Placeholder) else part for part in parsed.parts]
-        if any(value is None for value in values):
-            return None
-        return "".join(as_text(value) for value in values)
+        return None if None in values else "".join(as_text(value) for value in values)
 
 
 def template_names(template: Any) -> set[str]:
-    """Return every name in a template, or in all templates of a dictionary or list.
-
-    Raises:
-        PipelineError: It cannot be parsed.
-    """
+    """Return every name in a template, or in all templates of a dictionary or list; may raise a `PipelineError`."""
     if isinstance(template, str):
         return set(parse_template(template).names)
     if isinstance(template, Mapping):
         template = list(template.values())
-    if isinstance(template, list | tuple):
-        return {name for inner in template for name in template_names(inner)}
-    return set()
+    return {name for part in template for name in template_names(part)} if isinstance(template, list) else set()
 
 
 def as_text(value: FieldValue) -> str:
@@ -136,15 +103,5 @@ def as_text(value: FieldValue) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-def key_column(fields: Mapping[str, Any], declarations: Mapping[str, str]) -> str | None:
-    """Return the column that names a new row: the one that is ``{record_id}``, else the declared primary key.
-
-    Args:
-        fields: Templates by column.
-        declarations: Of the table's columns, such as ``uuid primary key``; empty where none are known.
-    """
-    for column, template in fields.items():
-        if template == "{record_id}":
-            return column
-    keys = [column for column, text in declarations.items() if "primary key" in " ".join(text.lower().split())]
-    return next((column for column in keys if column in fields), None)
+def _dotted(results: Results) -> Names:
+    return {f"{source}.{name}": value for source, result in results.items() for name, value in result.items()}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final, Self
 
 import av
+from av.bitstream import BitStreamFilterContext
 
 from detector_worker.core.exceptions import ConfigurationError
 from detector_worker.simulator.rtp import CLOCK_HZ, split_nal_units, split_payloads
@@ -16,45 +17,31 @@ from detector_worker.simulator.rtp import CLOCK_HZ, split_nal_units, split_paylo
 __all__ = ["Clip", "Picture"]
 
 _SPS, _PPS = 7, 8
-_RTP_TIME_BASE: Final = Fraction(1, CLOCK_HZ)
+_TIME_BASE: Final = Fraction(1, CLOCK_HZ)
 _KEY_FRAME_EVERY: Final = 24
 """Pictures, where we encode ourselves: a client joins within a second or two."""
+_Packets = Iterable["av.Packet[av.VideoStream]"]
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """One coded picture, in the order of decoding.
-
-    Attributes:
-        send_s: When it leaves, seconds from the clip's start.
-        timestamp: When it is shown, 1/90000 s from the clip's start.
-        is_key: A client can start here.
-        payloads: RTP payloads; the parameter sets come before each key frame.
-    """
+    """One coded picture, in the order of decoding."""
 
     send_s: float
+    """When it leaves, seconds from the clip's start."""
     timestamp: int
+    """When it is shown, 1/90000 s from the clip's start."""
     is_key: bool
+    """A client can start here: the parameter sets come first."""
     payloads: tuple[bytes, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class _Coded:
-    """One picture out of a file or an encoder, times in 1/90000 s."""
-
-    pts: int
-    duration: int
-    is_key: bool
-    nal_units: list[bytes]
-
-
-@dataclass(frozen=True, slots=True)
 class Clip:
-    """The pictures of one film, from its first key frame on, and what an SDP says about them."""
+    """The pictures of one film, from its first key frame on."""
 
     pictures: tuple[Picture, ...]
     duration_s: float
-    wh: tuple[int, int]
     parameter_sets: tuple[bytes, ...]
     """SPS and PPS, NAL units without start codes."""
 
@@ -67,23 +54,34 @@ class Clip:
         """
         try:
             with av.open(str(path.absolute()), options={"protocol_whitelist": "file"}) as container:
-                if not container.streams.video:
-                    raise ConfigurationError(
-                        "The file holds no video", where=path.name, mend="Name a film, such as an MP4 file."
-                    )
-                stream = container.streams.video[0]
-                wh = stream.codec_context.width, stream.codec_context.height
-                is_h264 = stream.codec_context.name == "h264"
-                coded, sets = _take_h264(container, stream) if is_h264 else _transcode(container, stream)
-        except av.FFmpegError as exc:
-            raise ConfigurationError(
-                f"The film cannot be read: {exc.strerror}", where=path.name, mend="Name a film that FFmpeg can read."
-            ) from exc
-        if not coded or not sets:
-            raise ConfigurationError(
-                "The film has no key frame to start at", where=path.name, mend="Encode it again, or name another."
-            )
-        return cls(_timed(coded, sets), _duration_s(coded), wh, tuple(sets))
+                return cls._of(list(dropwhile(lambda one: not one.is_keyframe, _packets(container))))
+        except (av.FFmpegError, ValueError) as exc:
+            what = f"The film cannot be shown: {getattr(exc, 'strerror', None) or exc}"
+            raise ConfigurationError(what, where=path.name, mend="Name one that FFmpeg reads, such as an MP4.") from exc
+
+    @classmethod
+    def _of(cls, packets: Sequence["av.Packet[av.VideoStream]"]) -> Self:
+        """Give each picture its moment: the n-th in the order of decoding leaves when the n-th is to be shown."""
+        first_units = split_nal_units(bytes(packets[0])) if packets else []
+        parameter_sets = tuple(unit for unit in first_units if unit[0] & 0x1F in (_SPS, _PPS))
+        if not parameter_sets:
+            raise ValueError("it has no key frame to start at")
+        times = [int((packet.pts or 0) * packet.time_base * CLOCK_HZ) for packet in packets]
+        shown = sorted(times)
+        mean = (shown[-1] - shown[0]) / (len(shown) - 1) if len(shown) > 1 else CLOCK_HZ
+        return cls(
+            pictures=tuple(
+                Picture(
+                    send_s=(due - shown[0]) / CLOCK_HZ,
+                    timestamp=time - shown[0],
+                    is_key=packet.is_keyframe,
+                    payloads=split_payloads(split_nal_units(bytes(packet))),
+                )
+                for packet, time, due in zip(packets, times, shown, strict=True)
+            ),
+            duration_s=(shown[-1] - shown[0] + mean) / CLOCK_HZ,
+            parameter_sets=parameter_sets,
+        )
 
     def key_at(self, time_s: float) -> int:
         """Return the index of the last key frame that has left ``time_s`` after the start."""
@@ -96,86 +94,34 @@ class Clip:
         return f"packetization-mode=1;profile-level-id={profile};sprop-parameter-sets={sets}"
 
 
-def _take_h264(container: av.container.InputContainer, stream: av.VideoStream) -> tuple[list[_Coded], list[bytes]]:
-    extradata = stream.codec_context.extradata or b""
-    length_bytes, sets = _read_avcc(extradata) if extradata[:1] == b"\x01" else (None, split_nal_units(extradata, None))
-    packets = [packet for packet in container.demux(stream) if packet.size and packet.pts is not None]
-    return _coded(packets, length_bytes, sets)
+def _packets(container: av.container.InputContainer) -> _Packets:
+    if not container.streams.video:
+        raise ValueError("it holds no video")
+    stream = container.streams.video[0]
+    return (_taken if stream.codec_context.name == "h264" else _encoded)(container, stream)
 
 
-def _transcode(container: av.container.InputContainer, stream: av.VideoStream) -> tuple[list[_Coded], list[bytes]]:
+def _taken(container: av.container.InputContainer, stream: av.VideoStream) -> _Packets:
+    """Yield the packets with start codes, and with the parameter sets before each key frame."""
+    to_annex_b = BitStreamFilterContext("h264_mp4toannexb", stream)
+    for packet in container.demux(stream):
+        if packet.size and packet.pts is not None:
+            yield from to_annex_b.filter(packet)
+
+
+def _encoded(container: av.container.InputContainer, stream: av.VideoStream) -> _Packets:
     """Encode with x264, as fast as it goes and without reordering."""
-    try:
-        encoder = av.CodecContext.create("libx264", "w")
-    except av.codec.codec.UnknownCodecError as exc:
-        raise ConfigurationError(
-            "This build of FFmpeg has no libx264", where="simulator", mend="Name a film that is H.264 already."
-        ) from exc
+    encoder = av.CodecContext.create("libx264", "w")
     encoder.width, encoder.height = stream.codec_context.width & ~1, stream.codec_context.height & ~1
-    encoder.pix_fmt, encoder.time_base = "yuv420p", _RTP_TIME_BASE
+    encoder.pix_fmt, encoder.time_base = "yuv420p", _TIME_BASE
     encoder.framerate = stream.average_rate or Fraction(25)
     encoder.gop_size = _KEY_FRAME_EVERY
     encoder.options = {"preset": "veryfast", "tune": "zerolatency", "crf": "20"}
-    packets = []
     for frame in container.decode(stream):
         if frame.pts is None or frame.time_base is None:
             continue
         picture = frame.reformat(format="yuv420p", width=encoder.width, height=encoder.height)
-        picture.pts, picture.time_base = int(frame.pts * frame.time_base * CLOCK_HZ), _RTP_TIME_BASE
+        picture.pts, picture.time_base = int(frame.pts * frame.time_base * CLOCK_HZ), _TIME_BASE
         picture.pict_type = av.video.frame.PictureType.NONE  # else the source's own I and B would be repeated
-        packets += encoder.encode(picture)
-    packets += encoder.encode(None)
-    return _coded(packets, None, [])
-
-
-def _coded(
-    packets: "Iterable[av.Packet[av.VideoStream]]", length_bytes: int | None, sets: Sequence[bytes]
-) -> tuple[list[_Coded], list[bytes]]:
-    """Start at the first key frame; parameter sets are taken from the packets where the header had none."""
-    coded, found = [], list(sets)
-    for packet in dropwhile(lambda one: not one.is_keyframe, packets):
-        units = split_nal_units(bytes(packet), length_bytes)
-        found = found or [unit for unit in units if unit[0] & 0x1F in (_SPS, _PPS)]
-        scale = packet.time_base / _RTP_TIME_BASE
-        duration = int((packet.duration or 0) * scale)
-        coded.append(_Coded(int((packet.pts or 0) * scale), duration, packet.is_keyframe, units))
-    return coded, found
-
-
-def _read_avcc(extradata: bytes) -> tuple[int, list[bytes]]:
-    """Read an MP4's decoder configuration (ISO/IEC 14496-15): the length of the prefixes, SPS and PPS."""
-    sets, at = [], 6
-    for count_at_mask in (0x1F, 0xFF):
-        count = extradata[at - 1] & count_at_mask
-        for _ in range(count):
-            length = int.from_bytes(extradata[at : at + 2], "big")
-            sets.append(extradata[at + 2 : at + 2 + length])
-            at += 2 + length
-        at += 1
-    return (extradata[4] & 3) + 1, sets
-
-
-def _timed(coded: Sequence[_Coded], sets: Sequence[bytes]) -> tuple[Picture, ...]:
-    """Give each picture its moment: the n-th in the order of decoding leaves when the n-th is to be shown."""
-    shown = sorted(one.pts for one in coded)
-    return tuple(
-        Picture(
-            (due - shown[0]) / CLOCK_HZ,
-            one.pts - shown[0],
-            one.is_key,
-            split_payloads(_with_sets(one, sets)),
-        )
-        for due, one in zip(shown, coded, strict=True)
-    )
-
-
-def _with_sets(one: _Coded, sets: Sequence[bytes]) -> list[bytes]:
-    has_sets = any(unit[0] & 0x1F == _SPS for unit in one.nal_units)
-    return [*sets, *one.nal_units] if one.is_key and not has_sets else one.nal_units
-
-
-def _duration_s(coded: Sequence[_Coded]) -> float:
-    """Return from the first picture to the end of the last; a lone picture lasts a second."""
-    shown = sorted(coded, key=lambda one: one.pts)
-    mean = (shown[-1].pts - shown[0].pts) // (len(shown) - 1) if len(shown) > 1 else CLOCK_HZ
-    return (shown[-1].pts - shown[0].pts + (shown[-1].duration or mean)) / CLOCK_HZ
+        yield from encoder.encode(picture)
+    yield from encoder.encode(None)

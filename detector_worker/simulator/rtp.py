@@ -3,11 +3,12 @@
 Source: RFC 3550 (RTP and RTCP), RFC 6184 (H.264 in RTP), RFC 2326 section 10.12 (interleaving in TCP).
 """
 
+import secrets
 import struct
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-__all__ = ["CLOCK_HZ", "interleaved_packet", "sender_report", "split_nal_units", "split_payloads"]
+__all__ = ["CLOCK_HZ", "RtpSender", "split_nal_units", "split_payloads"]
 
 CLOCK_HZ: Final = 90_000
 """The RTP clock of every video format here."""
@@ -16,26 +17,14 @@ _PAYLOAD_TYPE: Final = 96
 _MARKER: Final = 0x80
 _FU_A: Final = 28
 _UNIX_IN_NTP_S: Final = 2_208_988_800
+_REPORT_EVERY_S: Final = 5.0
 _RTP_HEADER: Final = struct.Struct(">cBHBBHII")  # four bytes of interleaving, then RTP's twelve
-_RTCP_HEADER: Final = struct.Struct(">cBH")
-_REPORT: Final = struct.Struct(">BBHIIIIII")
+_REPORT: Final = struct.Struct(">cBHBBHIIIIIIBBHIBB6s")  # interleaving, sender report, SDES with a CNAME
 
 
-def split_nal_units(data: bytes, length_bytes: int | None) -> list[bytes]:
-    """Cut a coded picture into its NAL units.
-
-    Args:
-        data: One picture as a file or an encoder holds it.
-        length_bytes: How many bytes each length prefix has (AVCC, as in MP4); None: start codes (Annex B).
-    """
-    if length_bytes is None:
-        return [unit for unit in (part.rstrip(b"\0") for part in data.split(b"\0\0\1")) if unit]
-    units, at = [], 0
-    while at + length_bytes <= len(data):
-        end = at + length_bytes + int.from_bytes(data[at : at + length_bytes], "big")
-        units.append(data[at + length_bytes : end])
-        at = end
-    return [unit for unit in units if unit]
+def split_nal_units(data: bytes) -> list[bytes]:
+    """Cut a coded picture at its start codes (Annex B) into its NAL units."""
+    return [unit for unit in (part.rstrip(b"\0") for part in data.split(b"\0\0\1")) if unit]
 
 
 def split_payloads(nal_units: Sequence[bytes]) -> tuple[bytes, ...]:
@@ -54,31 +43,44 @@ def _fragments(unit: bytes) -> Iterator[bytes]:
         yield bytes((indicator, kind | first << 7 | last << 6)) + unit[at : at + step]
 
 
-def interleaved_packet(
-    payload: bytes, *, channel: int, sequence: int, timestamp: int, ssrc: int, ends_picture: bool
-) -> tuple[bytes, bytes]:
-    """Return header and payload of one RTP packet as it travels in the RTSP connection."""
-    kind = _PAYLOAD_TYPE | (_MARKER if ends_picture else 0)
-    header = _RTP_HEADER.pack(
-        b"$", channel, 12 + len(payload), 0x80, kind, sequence & 0xFFFF, timestamp & 0xFFFFFFFF, ssrc
-    )
-    return header, payload
+class RtpSender:
+    """One RTP stream inside an RTSP connection: RTP in ``channel``, reports in the next one."""
 
+    def __init__(self, channel: int) -> None:
+        self._channel = channel
+        self._ssrc, self._sequence, self._base = secrets.randbits(32), secrets.randbits(16), secrets.randbits(32)
+        self._sent, self._sent_bytes = 0, 0
+        self._next_report_s = 0.0
 
-def sender_report(*, channel: int, ssrc: int, utc_s: float, timestamp: int, packets: int, payload_bytes: int) -> bytes:
-    """Return an RTCP sender report with its SDES, interleaved: it ties RTP time to the wall clock.
+    def packets(self, payloads: Sequence[bytes], timestamp: int, *, due_s: float, utc_s: float) -> list[bytes]:
+        """Return what is to be written for one picture: a sender report where one is due, headers and payloads.
 
-    Args:
-        channel: RTCP's channel of the interleaving.
-        ssrc: The sender.
-        utc_s: Now, seconds since 1970.
-        timestamp: Now in RTP's clock.
-        packets: Sent so far.
-        payload_bytes: Sent so far, without headers.
-    """
-    seconds = int(utc_s)
-    fraction = int((utc_s - seconds) * 2**32)
-    words = (seconds + _UNIX_IN_NTP_S, fraction, timestamp, packets, payload_bytes)
-    report = _REPORT.pack(0x80, 200, 6, ssrc, *(word & 0xFFFFFFFF for word in words))
-    description = struct.pack(">BBHIBB6s", 0x81, 202, 3, ssrc, 1, 6, b"camera")
-    return _RTCP_HEADER.pack(b"$", channel, len(report) + len(description)) + report + description
+        ``due_s`` is the moment of sending, which the report ties to the wall clock's ``utc_s``.
+        """
+        written: list[bytes] = []
+        if due_s >= self._next_report_s:
+            self._next_report_s = due_s + _REPORT_EVERY_S
+            written.append(self._report(round(due_s * CLOCK_HZ), utc_s))
+        stamp = (self._base + timestamp) & 0xFFFFFFFF
+        for number, payload in enumerate(payloads, 1):
+            kind = _PAYLOAD_TYPE | (_MARKER if number == len(payloads) else 0)
+            sequence = (self._sequence + self._sent) & 0xFFFF
+            length = 12 + len(payload)
+            written += _RTP_HEADER.pack(b"$", self._channel, length, 0x80, kind, sequence, stamp, self._ssrc), payload
+            self._sent += 1
+            self._sent_bytes += len(payload)
+        return written
+
+    def _report(self, timestamp: int, utc_s: float) -> bytes:
+        words = (
+            int(utc_s) + _UNIX_IN_NTP_S,
+            int(utc_s % 1 * 2**32),
+            self._base + timestamp,
+            self._sent,
+            self._sent_bytes,
+        )
+        return _REPORT.pack(
+            *(b"$", self._channel + 1, _REPORT.size - 4),
+            *(0x80, 200, 6, self._ssrc, *(word & 0xFFFFFFFF for word in words)),
+            *(0x81, 202, 3, self._ssrc, 1, 6, b"camera"),
+        )

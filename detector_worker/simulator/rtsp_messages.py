@@ -1,15 +1,14 @@
-"""RTSP's requests and responses as text, without any socket (RFC 2326)."""
+"""RTSP's requests and responses (RFC 2326)."""
 
 import asyncio
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Final
 
 __all__ = ["Request", "read_request", "response"]
 
 _MAX_BODY_BYTES: Final = 65_536
 _REASONS: Final = {
     200: "OK",
-    400: "Bad Request",
     404: "Not Found",
     454: "Session Not Found",
     461: "Unsupported Transport",
@@ -24,18 +23,6 @@ class Request:
     method: str
     url: str
     headers: dict[str, str]
-
-    @classmethod
-    def parse(cls, head: bytes) -> Self:
-        """Understand a request's head, its empty line included.
-
-        Raises:
-            ValueError: This is no request.
-        """
-        first, *lines = head.decode("utf-8", "replace").strip().split("\r\n")
-        method, url, _ = first.split(" ", 2)
-        pairs = (line.partition(":") for line in lines)
-        return cls(method, url, {name.strip().lower(): value.strip() for name, _, value in pairs})
 
     @property
     def path(self) -> str:
@@ -58,18 +45,19 @@ async def read_request(reader: asyncio.StreamReader) -> Request:
         head = first + await reader.readuntil(b"\r\n\r\n")
     except asyncio.LimitOverrunError as exc:
         raise ValueError("head too long") from exc
-    request = Request.parse(head)
-    body_bytes = int(request.headers.get("content-length", "0"))
+    start, *lines = head.decode("utf-8", "replace").strip().split("\r\n")
+    method, url, _ = start.split(" ", 2)
+    pairs = (line.partition(":") for line in lines)
+    headers = {name.strip().lower(): value.strip() for name, _, value in pairs}
+    body_bytes = int(headers.get("content-length", "0"))
     if not 0 <= body_bytes <= _MAX_BODY_BYTES:
         raise ValueError("body too long")
     await reader.readexactly(body_bytes)
-    return request
+    return Request(method, url, headers)
 
 
 def response(request: Request, status: int, headers: dict[str, str], body: str = "") -> bytes:
     """Write the answer to a request."""
-    fields = {"CSeq": request.headers.get("cseq", "0"), **headers}
-    if body:
-        fields["Content-Length"] = str(len(body.encode()))
+    fields = {"CSeq": request.headers.get("cseq", "0"), **headers, "Content-Length": str(len(body.encode()))}
     head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
     return f"RTSP/1.0 {status} {_REASONS[status]}\r\n{head}\r\n{body}".encode()

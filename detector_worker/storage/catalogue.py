@@ -1,6 +1,6 @@
 """What tables and columns the database really has: the only source of identifiers in our SQL."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -10,7 +10,7 @@ from asyncpg.pool import PoolConnectionProxy
 from detector_worker.core.entities import FieldValue
 from detector_worker.core.exceptions import DatabaseError
 
-__all__ = ["Catalogue", "Table", "as_text", "quote_identifier"]
+__all__ = ["Table", "as_text", "existing_table", "find_table", "quote_identifier"]
 
 _MAX_IDENTIFIER_BYTES: Final = 63  # PostgreSQL would cut a longer one without a word
 # The type without its length: an explicit cast to varchar(3) would cut the value, the assignment refuses it.
@@ -28,11 +28,7 @@ _WHOLE_NUMBERS: Final = frozenset({"smallint", "integer", "bigint"})
 
 
 def quote_identifier(name: str, *, what: str = "table or column name") -> str:
-    """Return a name in double quotes, whatever it holds.
-
-    Raises:
-        DatabaseError: PostgreSQL could not have such a name.
-    """
+    """Return a name in double quotes, whatever it holds; DatabaseError where PostgreSQL could not have it."""
     if not name or "\x00" in name or len(name.encode()) > _MAX_IDENTIFIER_BYTES:
         raise DatabaseError(
             f"{name[:80]!r} cannot be a {what}",
@@ -53,19 +49,13 @@ def as_text(value: FieldValue) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table that exists."""
+    """A table that exists: its name, quoted and with its schema, and its columns' types, to which text is cast."""
 
     name: str
-    """Quoted, with its schema."""
     types: Mapping[str, str]
-    """By column: the type to which text is cast."""
 
     def column(self, name: str) -> str:
-        """Return a column's name, quoted.
-
-        Raises:
-            DatabaseError: The table has no such column.
-        """
+        """Return a column's name, quoted; DatabaseError where there is none."""
         if name not in self.types:
             known = ", ".join(sorted(self.types)[:20])
             raise DatabaseError(
@@ -80,38 +70,22 @@ class Table:
         return f"{text}::numeric::{kind}" if kind in _WHOLE_NUMBERS else f"{text}::{kind}"
 
 
-class Catalogue:
-    """Remembers tables until it is told to forget them."""
+async def find_table(connection: PoolConnectionProxy, name: str) -> Table | None:
+    """Return the table that a bare name means on this connection's search path, or None."""
+    quoted = quote_identifier(name, what="table name")
+    rows = await connection.fetch(_COLUMNS, name)
+    if not rows:
+        return None
+    return Table(f"{quote_identifier(rows[0][0])}.{quoted}", {column: kind for _, column, kind in rows})
 
-    def __init__(self) -> None:
-        self._tables: dict[str, Table] = {}
 
-    async def find(self, connection: PoolConnectionProxy, name: str) -> Table | None:
-        """Return the table that a bare name means on this connection's search path, or None."""
-        quoted = quote_identifier(name, what="table name")
-        if name not in self._tables:
-            rows = await connection.fetch(_COLUMNS, name)
-            if not rows:
-                return None
-            schema = quote_identifier(rows[0][0])
-            self._tables[name] = Table(f"{schema}.{quoted}", {column: kind for _, column, kind in rows})
-        return self._tables[name]
-
-    async def table(self, connection: PoolConnectionProxy, name: str) -> Table:
-        """Return a table.
-
-        Raises:
-            DatabaseError: There is none of this name.
-        """
-        found = await self.find(connection, name)
-        if found is None:
-            raise DatabaseError(
-                f"There is no table {name[:80]!r}",
-                where="PostgreSQL",
-                mend="Create it, or declare it under tables in the archive with database.auto_migrate on.",
-            )
-        return found
-
-    def forget(self, names: Iterable[str]) -> bool:
-        """Look these tables up again next time; False where none was remembered."""
-        return sum(self._tables.pop(name, None) is not None for name in names) > 0
+async def existing_table(connection: PoolConnectionProxy, name: str) -> Table:
+    """Return what `find_table` finds; DatabaseError where it finds nothing."""
+    found = await find_table(connection, name)
+    if found is None:
+        raise DatabaseError(
+            f"There is no table {name[:80]!r}",
+            where="PostgreSQL",
+            mend="Create it, or declare it under tables in the archive with database.auto_migrate on.",
+        )
+    return found

@@ -10,12 +10,11 @@ import orjson
 from asyncpg.pool import PoolConnectionProxy
 
 from detector_worker.core.entities import FieldValue
-from detector_worker.core.exceptions import DatabaseError
-from detector_worker.core.outbox import CreateRecord, UpdateRecord
-from detector_worker.storage.catalogue import Catalogue, as_text
-from detector_worker.storage.faults import TransientDatabaseError, postgresql_error
+from detector_worker.core.outbox import CreateRecord, SpoolEntry, UpdateRecord
+from detector_worker.storage.catalogue import as_text, existing_table, find_table
+from detector_worker.storage.faults import TransientDatabaseError
 from detector_worker.storage.postgresql_pool import DatabaseConfig, DatabaseTimeouts, Operation, PostgresqlPool
-from detector_worker.storage.record_writer import RecordWrite, prune_delivered, write_records
+from detector_worker.storage.record_writer import prune_delivered, write_records
 from detector_worker.storage.table_declarations import statements_to_add
 
 __all__ = ["DatabaseConfig", "DatabaseManager", "DatabaseTimeouts"]
@@ -23,27 +22,25 @@ __all__ = ["DatabaseConfig", "DatabaseManager", "DatabaseTimeouts"]
 T = TypeVar("T")
 
 _RETRY_DELAYS_S: Final = (1.0, 2.0, 4.0)
-_KEEP_DELIVERED_DAYS: Final = 7
 _TIMEOUTS: Final = DatabaseTimeouts()
-_PRUNE_LIMIT: Final = 20_000
 _DECLARING_LOCK: Final = 5_021_863_418  # two workers that add one table at a time would see a unique violation
 
 
 class DatabaseManager:
-    """Reads and writes rows. Every coroutine runs on one event loop; no task or thread of its own."""
+    """Reads and writes rows. Every coroutine runs on one event loop and raises `DatabaseError`.
+
+    `connect`, `create_record`, `update_record`, `get_record` and `execute_query` try again where the connection is
+    lost. `write`, `ensure_tables` and `prune_delivered` leave that to their caller, the drainer:
+    `TransientDatabaseError` says that another try may help.
+    """
 
     def __init__(self, config: DatabaseConfig, *, auto_migrate: bool, timeouts: DatabaseTimeouts = _TIMEOUTS) -> None:
         """``auto_migrate``: this account may bring the worker's own schema up to date."""
         self._pool = PostgresqlPool(config, auto_migrate=auto_migrate, timeouts=timeouts)
-        self._catalogue = Catalogue()
 
     async def connect(self) -> None:
-        """Connect now rather than at first use.
-
-        Raises:
-            DatabaseError: The server cannot be reached or refuses, after the retries.
-        """
-        await self._execute_with_retry(lambda connection: connection.fetchval("SELECT 1"))
+        """Connect now rather than at first use."""
+        await self.execute_query("SELECT 1")
 
     async def disconnect(self) -> None:
         """Close all connections, within two seconds."""
@@ -57,115 +54,64 @@ class DatabaseManager:
         await self.disconnect()
 
     async def create_record(self, table: str, fields: Mapping[str, FieldValue]) -> None:
-        """Insert one row, once, however often the connection is lost meanwhile.
-
-        Raises:
-            DatabaseError: The server refused, or stayed away.
-        """
-        await self._execute_with_retry(self._direct(CreateRecord(table, "", fields)))
+        """Insert one row, once, however often the connection is lost meanwhile."""
+        await self._write_directly(CreateRecord(table, "", fields))
 
     async def update_record(
         self, table: str, key_value: FieldValue, key_field: str, update_data: Mapping[str, FieldValue]
     ) -> None:
-        """Set columns of the rows whose ``key_field`` is ``key_value``.
-
-        Raises:
-            DatabaseError: There is no such row, the server refused, or stayed away.
-        """
-        await self._execute_with_retry(self._direct(UpdateRecord(table, key_field, key_value, update_data)))
+        """Set columns of the rows whose ``key_field`` is ``key_value``; an error where there is none."""
+        await self._write_directly(UpdateRecord(table, key_field, key_value, update_data))
 
     async def get_record(self, table: str, key_value: FieldValue, key_field: str) -> dict[str, FieldValue] | None:
-        """Return one row whose ``key_field`` is ``key_value``, values as in JSON, times in UTC; None: there is none.
-
-        Raises:
-            DatabaseError: No such table or column, the server refused, or stayed away.
-        """
+        """Return one row whose ``key_field`` is ``key_value``, values as in JSON, times in UTC; None: there is none."""
 
         async def select(connection: PoolConnectionProxy) -> dict[str, FieldValue] | None:
-            found = await self._catalogue.table(connection, table)
+            found = await existing_table(connection, table)
             key = f"t.{found.column(key_field)} = {found.cast(key_field, '$1::text')}"
             statement = f"SELECT to_jsonb(t)::text FROM {found.name} AS t WHERE {key} LIMIT 1"  # noqa: S608 - catalogue's names
             row = await connection.fetchval(statement, as_text(key_value))
             return None if row is None else dict(orjson.loads(row))
 
-        return await self._execute_with_retry(self._with_fresh_catalogue(select, [table]))
+        return await self._execute_with_retry(select)
 
     async def execute_query(self, query: str, *values: object) -> list[dict[str, object]]:
-        """Carry out an operator's own SQL with ``$1`` ... bound; never for text that came from outside.
-
-        Raises:
-            DatabaseError: The server refused, or stayed away.
-        """
+        """Carry out an operator's own SQL with ``$1`` ... bound; never for text that came from outside."""
 
         async def fetch(connection: PoolConnectionProxy) -> list[dict[str, object]]:
             return [dict(row) for row in await connection.fetch(query, *values)]
 
         return await self._execute_with_retry(fetch)
 
-    async def write(self, writes: Sequence[RecordWrite]) -> None:
-        """Write rows in one transaction, each once in effect, or raise; without retries.
-
-        Raises:
-            TransientDatabaseError: Try again later.
-            DatabaseError: At least one of them can never be written.
-        """
-        await self._pool.run(self._writing(writes))
+    async def write(self, entries: Sequence[SpoolEntry]) -> None:
+        """Write records in one transaction, each once in effect, or raise."""
+        await self._pool.run(_writing(entries))
 
     async def ensure_tables(self, tables: Mapping[str, Mapping[str, str]], *, add: bool) -> list[str]:
-        """Add missing tables and columns, or only say which SQL would add them; return that SQL.
-
-        Raises:
-            TransientDatabaseError: Try again later.
-            DatabaseError: A name or declaration is not allowed, or the server refused it.
-        """
+        """Add missing tables and columns, or only say which SQL would add them; return that SQL."""
 
         async def ensure(connection: PoolConnectionProxy) -> list[str]:
-            self._catalogue.forget(tables)
             statements = []
             for name, columns in tables.items():
-                statements += statements_to_add(name, columns, await self._catalogue.find(connection, name))
+                statements += statements_to_add(name, columns, await find_table(connection, name))
             if add and statements:
                 await connection.execute("SELECT pg_advisory_xact_lock($1)", _DECLARING_LOCK)
                 await connection.execute("; ".join(statements))
-            self._catalogue.forget(tables)
             return statements
 
         return await self._pool.run(ensure)
 
     async def prune_delivered(self) -> None:
         """Forget some of the delivered keys that are old enough."""
-        await self._pool.run(
-            lambda connection: prune_delivered(connection, older_than_days=_KEEP_DELIVERED_DAYS, limit=_PRUNE_LIMIT)
-        )
+        await self._pool.run(prune_delivered)
 
     def throw_away_pool(self) -> None:
         """Cut all connections at once; calls under way fail, the next one connects anew."""
-        self._pool.throw_away()
+        self._pool.abort()
 
-    def _direct(self, record: CreateRecord | UpdateRecord) -> Operation[None]:
+    async def _write_directly(self, record: CreateRecord | UpdateRecord) -> None:
         key = f"direct:{uuid4()}"  # one for all retries: a lost answer does not make a second row
-        return self._writing([RecordWrite(key, key, record)])
-
-    def _writing(self, writes: Sequence[RecordWrite]) -> Operation[None]:
-        async def write(connection: PoolConnectionProxy) -> None:
-            await write_records(connection, self._catalogue, writes)
-
-        return self._with_fresh_catalogue(write, {write.record.table for write in writes})
-
-    def _with_fresh_catalogue(self, operation: Operation[T], tables: Sequence[str] | set[str]) -> Operation[T]:
-        """A refusal may come from a column that was altered since we looked: look again, try once more."""
-
-        async def attempt(connection: PoolConnectionProxy) -> T:
-            try:
-                async with connection.transaction():
-                    return await operation(connection)
-            except (asyncpg.PostgresError, DatabaseError) as exc:
-                transient = isinstance(postgresql_error(exc, where=""), TransientDatabaseError)
-                if transient or not self._catalogue.forget(tables):
-                    raise
-            return await operation(connection)
-
-        return attempt
+        await self._execute_with_retry(_writing([SpoolEntry(key, key, 0.0, record)]))
 
     async def _execute_with_retry(self, operation: Operation[T]) -> T:
         """Carry out a direct call: where the connection is lost, thrice more after 1, 2 and 4 s, on a fresh one."""
@@ -177,3 +123,15 @@ class DatabaseManager:
                     raise
             await asyncio.sleep(delay_s)
         return await self._pool.run(operation)
+
+
+def _writing(entries: Sequence[SpoolEntry]) -> Operation[None]:
+    async def write(connection: PoolConnectionProxy) -> None:
+        try:
+            async with connection.transaction():
+                await write_records(connection, entries)
+        except (asyncpg.DataError, asyncpg.SyntaxOrAccessError):
+            # A column may have been altered after we looked, perhaps while we waited for its lock: look again, once.
+            await write_records(connection, entries)
+
+    return write

@@ -12,7 +12,7 @@ from detector_worker.core.exceptions import DetectorWorkerError, ServiceError
 from detector_worker.core.outbox import Sink
 from detector_worker.storage.faults import TransientDatabaseError, TransientRedisError
 from detector_worker.storage.sinks import DeliverySink
-from detector_worker.storage.spool import QueuedEntry, SinkBacklog, Spool
+from detector_worker.storage.spool import QueuedEntry, Spool
 
 __all__ = ["Drainers", "SinkState"]
 
@@ -26,17 +26,17 @@ _ABORT_S: Final = 2.0
 
 @dataclass(frozen=True, slots=True)
 class SinkState:
-    """How deliveries to one sink are going."""
+    """How deliveries to one sink are going; the numbers are of entries since the start.
+
+    ``reason``: why it is down, or why the last dead letter is one; None where all is well. ``expired``: publications
+    dropped since they were too old.
+    """
 
     sink: Sink
     is_up: bool
     reason: str | None
-    """Why it is down, or why the last dead letter is one; None where all is well."""
-    backlog: SinkBacklog
     delivered: int
-    """Entries, since the start; so are the following."""
     expired: int
-    """Publications dropped since they were too old."""
     dead_lettered: int
 
 
@@ -45,6 +45,7 @@ class Drainers:
 
     def __init__(self, spool: Spool, sinks: Sequence[DeliverySink], *, notify: Callable[[SinkState], None]) -> None:
         """``notify`` is told each change between up and down, each dead letter and each drop; it must not block."""
+        self._sinks = sinks
         self._drainers = [_Drainer(spool, sink, notify) for sink in sinks]
         self._task: asyncio.Task[None] | None = None
 
@@ -64,8 +65,8 @@ class Drainers:
             drainer.finish()
         done, _ = await asyncio.wait({task}, timeout=grace_s)
         if not done:
-            # Cut first: a driver that is cancelled waits for the server's consent.
-            await asyncio.gather(*(drainer.abort() for drainer in self._drainers))
+            for sink in self._sinks:
+                sink.abort()  # first: a driver that is cancelled waits for the server's consent
             task.cancel()
             done, _ = await asyncio.wait({task}, timeout=_ABORT_S)
         if not done:
@@ -73,8 +74,8 @@ class Drainers:
 
     async def _run(self) -> None:
         async with asyncio.TaskGroup() as group:
-            for drainer in self._drainers:
-                group.create_task(drainer.run(), name=f"drainer {drainer.name}")
+            for sink, drainer in zip(self._sinks, self._drainers, strict=True):
+                group.create_task(drainer.run(), name=f"drainer {sink.sink}")
 
 
 class _Drainer:
@@ -87,33 +88,17 @@ class _Drainer:
         self._down: str | None = None
         self._delivered = self._expired = self._dead_lettered = 0
 
-    @property
-    def name(self) -> str:
-        """The sink's."""
-        return self._sink.sink.value
-
     def finish(self) -> None:
         """End `run` once nothing waits, or the sink is down."""
         self._finishing.set()
         self._spool.wake(self._sink.sink)
-
-    async def abort(self) -> None:
-        """Cut what is under way."""
-        try:
-            async with asyncio.timeout(_ABORT_S):
-                await self._sink.abort()
-        except (DetectorWorkerError, TimeoutError) as exc:
-            _logger.warning("The connections to %s could not be closed: %s", self.name, exc)
 
     async def run(self) -> None:
         """Deliver until `finish`."""
         while True:
             try:
                 more = await self._deliver_next()
-            except (TransientDatabaseError, TransientRedisError, ServiceError) as exc:
-                more = await self._pause(exc)
-            except Exception as exc:  # a sink's boundary: a bug here must not end the deliveries of both
-                _logger.exception("Delivery to %s failed", self.name)
+            except Exception as exc:  # noqa: BLE001 - a sink's boundary: a bug here must not end the deliveries of both
                 more = await self._pause(exc)
             if not more:
                 if self._finishing.is_set():
@@ -126,22 +111,20 @@ class _Drainer:
         if batch:
             await self._deliver(batch)
         elif self._down is not None:  # the spool's own disk was the trouble
-            self._down = None
-            await self._tell(None)
+            self._tell_up(None)
         return bool(batch)
 
     async def _deliver(self, batch: Sequence[QueuedEntry]) -> None:
         """Deliver a batch; where something in it never can be, its halves, down to the one that is to blame."""
         try:
             expired = await self._sink.deliver([queued.entry for queued in batch])
-        except (TransientDatabaseError, TransientRedisError):
-            await self._spool.note_attempt([queued.seq for queued in batch])
-            raise
         except DetectorWorkerError as exc:
-            if len(batch) == 1:
+            if isinstance(exc, TransientDatabaseError | TransientRedisError):
+                raise
+            middle = len(batch) // 2
+            if middle == 0:
                 await self._bury(batch[0], exc)
             else:
-                middle = len(batch) // 2
                 await self._deliver(batch[:middle])
                 await self._deliver(batch[middle:])
             return
@@ -150,44 +133,34 @@ class _Drainer:
         self._expired += expired
         self._backoff.note_success(time.monotonic())
         if self._down is not None or expired:
-            self._down = None
-            await self._tell(None)
+            self._tell_up(None)
 
     async def _bury(self, queued: QueuedEntry, error: DetectorWorkerError) -> None:
         await self._spool.bury(queued.seq, str(error))
         self._dead_lettered += 1
-        _logger.warning("Entry %s can never be delivered to %s: %s", queued.entry.key, self.name, error)
-        self._down = None
-        await self._tell(f"dead letter {queued.entry.key}: {error}")
+        _logger.warning("Entry %s can never be delivered to %s: %s", queued.entry.key, self._sink.sink, error)
+        self._tell_up(f"dead letter {queued.entry.key}: {error}")
 
     async def _pause(self, error: Exception) -> bool:
         """Tell why nothing moves, and wait until the next attempt is due; False: there shall be none."""
         delay_s = self._backoff.next_delay_s()
         reason = str(error)
         if self._down != reason:
-            _logger.warning("Delivery to %s stands still, next attempt in %.1f s: %s", self.name, delay_s, reason)
+            foreseen = isinstance(error, TransientDatabaseError | TransientRedisError | ServiceError)
+            text = "Delivery to %s stands still, next attempt in %.1f s: %s"
+            _logger.warning(text, self._sink.sink, delay_s, reason, exc_info=None if foreseen else error)
             self._down = reason
-            await self._tell(reason)
+            self._tell(reason)
         try:
-            async with asyncio.timeout(delay_s):
-                await self._finishing.wait()
+            await asyncio.wait_for(self._finishing.wait(), delay_s)
         except TimeoutError:
             return True
         return False
 
-    async def _tell(self, reason: str | None) -> None:
-        try:
-            backlog = (await self._spool.backlog()).sinks[self._sink.sink]
-        except ServiceError:  # its disk fails: the state is told all the same
-            backlog = SinkBacklog()
-        self._notify(
-            SinkState(
-                self._sink.sink,
-                is_up=self._down is None,
-                reason=reason,
-                backlog=backlog,
-                delivered=self._delivered,
-                expired=self._expired,
-                dead_lettered=self._dead_lettered,
-            )
-        )
+    def _tell_up(self, reason: str | None) -> None:
+        self._down = None
+        self._tell(reason)
+
+    def _tell(self, reason: str | None) -> None:
+        numbers = (self._delivered, self._expired, self._dead_lettered)
+        self._notify(SinkState(self._sink.sink, self._down is None, reason, *numbers))

@@ -12,7 +12,7 @@ from detector_worker.core.clock import SystemClock
 from detector_worker.core.exceptions import ServiceError
 from detector_worker.storage.database_manager import DatabaseConfig, DatabaseManager
 from detector_worker.storage.drainers import Drainers, SinkState
-from detector_worker.storage.embedded_servers import EmbeddedServers, ServiceState
+from detector_worker.storage.embedded_servers import EmbeddedServers, Notify
 from detector_worker.storage.folder_lock import FolderLock
 from detector_worker.storage.redis_client import RedisClient
 from detector_worker.storage.sinks import PostgresqlSink, RedisSink
@@ -21,6 +21,7 @@ from detector_worker.storage.spool import Spool
 __all__ = ["WORKER_LOCK", "DurableStorage"]
 
 _log: Final = logging.getLogger(__name__)
+_COUNT_S: Final = 5.0
 WORKER_LOCK: Final = "worker.lock"
 """In the data folder; its holder publishes there where its servers are."""
 
@@ -28,8 +29,7 @@ WORKER_LOCK: Final = "worker.lock"
 class DurableStorage:
     """Where a worker keeps what must not be lost. Used on one event loop.
 
-    Attributes:
-        spool: What is accepted here is on disk, and reaches the servers whenever they can be reached.
+    What `spool` accepts is on disk, and reaches the servers whenever they can be reached.
     """
 
     def __init__(
@@ -40,77 +40,70 @@ class DurableStorage:
         redis_url: str | None,
         auto_migrate: bool,
         drain_s: float,
-        notify_server: Callable[[ServiceState], None],
+        notify_server: Notify,
         notify_sink: Callable[[SinkState], None],
     ) -> None:
         """Prepare; nothing is started yet.
 
-        Args:
-            data_dir: The worker's folder; made where it is absent.
-            database: Where PostgreSQL is; None: the worker's own is started.
-            redis_url: Where Redis is; None: the worker's own is started.
-            auto_migrate: Missing tables and columns may be added.
-            drain_s: How long a stop may go on delivering, seconds.
-            notify_server: Told changes of the worker's own servers, from their thread.
-            notify_sink: Told changes of the deliveries, on the event loop.
+        ``database`` or ``redis_url`` None: the worker's own server is started. ``drain_s``: how long a stop may go on
+        delivering. ``notify_server`` is called from the servers' thread, ``notify_sink`` on the event loop.
         """
         self._data_dir = data_dir
-        self._database_config, self._redis_url = database, redis_url
+        self._database, self._redis_url = database, redis_url
         self._auto_migrate, self._drain_s = auto_migrate, drain_s
         self._notify_server, self._notify_sink = notify_server, notify_sink
-        self._lock = FolderLock(data_dir / WORKER_LOCK)
         self.spool = Spool(data_dir / "spool.sqlite")
         self._running = AsyncExitStack()
 
     async def start(self) -> None:
         """Start everything; what was left in the spool is delivered from now on.
 
-        Raises:
-            ServiceError: The folder cannot be used, is in use, or an own server does not start.
+        ServiceError: the folder cannot be used, is in use, or an own server does not start.
         """
-        try:
-            await self._start()
-        except BaseException:
-            await self._running.aclose()
-            raise
+        async with AsyncExitStack() as running:
+            await self._start(running)
+            self._running = running.pop_all()
 
     async def stop(self) -> int:
         """Deliver what can be delivered in a bounded time, stop everything; return what remains in the spool."""
-        await self._drainers.stop(self._drain_s)
-        backlog = await self.spool.backlog()
-        await self._running.aclose()
-        return sum(sink.entries for sink in backlog.sinks.values())
+        async with self._running:
+            await self._drainers.stop(self._drain_s)
+            try:
+                async with asyncio.timeout(_COUNT_S):
+                    backlog = await self.spool.backlog()
+            except (ServiceError, TimeoutError) as exc:  # a failing disk, or one that hangs
+                _log.error("What remains in the spool cannot be counted: %s", exc)
+                return 0
+            return sum(sink.entries for sink in backlog.sinks.values())
 
-    async def _start(self) -> None:
+    async def _start(self, running: AsyncExitStack) -> None:
         _make_folder(self._data_dir)
-        self._lock.acquire()
-        self._running.callback(self._lock.release)
-        database, redis_url = await self._start_servers()
-        self._lock.publish({"postgresql": _psql_address(database), "redis": _redis_cli_arguments(redis_url)})
+        lock = FolderLock(self._data_dir / WORKER_LOCK)
+        lock.acquire()
+        running.callback(lock.release)
+        database, redis_url = await self._start_servers(running)
+        lock.publish({"postgresql": _psql_address(database), "redis": _redis_cli_arguments(redis_url)})
         await self.spool.start()
-        self._running.push_async_callback(self.spool.stop)
-        manager = DatabaseManager(database, auto_migrate=self._auto_migrate)
-        self._running.push_async_callback(manager.disconnect)
-        client = RedisClient(redis_url)
-        self._running.push_async_callback(client.disconnect)
-        sinks = (
-            PostgresqlSink(manager, auto_migrate=self._auto_migrate, clock=SystemClock()),
-            RedisSink(client, clock=SystemClock()),
-        )
+        running.push_async_callback(self.spool.stop)
+        manager, client = DatabaseManager(database, auto_migrate=self._auto_migrate), RedisClient(redis_url)
+        running.push_async_callback(manager.disconnect)
+        running.push_async_callback(client.disconnect)
+        clock = SystemClock()
+        sinks = (PostgresqlSink(manager, auto_migrate=self._auto_migrate, clock=clock), RedisSink(client, clock=clock))
         self._drainers = Drainers(self.spool, sinks, notify=self._notify_sink)
         self._drainers.start()
-        self._running.push_async_callback(self._drainers.stop, 0.0)
+        running.push_async_callback(self._drainers.stop, 0.0)
 
-    async def _start_servers(self) -> tuple[DatabaseConfig, str]:
+    async def _start_servers(self, running: AsyncExitStack) -> tuple[DatabaseConfig, str]:
         """Start own servers where no address was given; return where both servers are."""
-        own_database, own_redis = self._database_config is None, self._redis_url is None
+        own_database, own_redis = self._database is None, self._redis_url is None
         if own_database or own_redis:
             servers = EmbeddedServers(
                 self._data_dir, postgresql=own_database, redis=own_redis, notify=self._notify_server
             )
             await asyncio.to_thread(servers.start)
-            self._running.push_async_callback(asyncio.to_thread, servers.stop)
-        database = self._database_config or DatabaseConfig(
+            running.push_async_callback(asyncio.to_thread, servers.stop)
+        database = self._database or DatabaseConfig(
             host=str(servers.postgresql_socket_dir),
             database=servers.postgresql_database,
             user=servers.postgresql_user,

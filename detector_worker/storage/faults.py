@@ -16,11 +16,7 @@ _PERMANENT_CLASSES: Final = frozenset({"0A", "21", "22", "23", "27", "38", "39",
 _LOST_CLASSES: Final = frozenset({"08", "57"})
 _DEMOTED: Final = "25006"
 _CANCELLED: Final = "57014"
-_PERMANENT_REDIS: Final = (
-    redis.exceptions.ResponseError,
-    redis.exceptions.DataError,
-    redis.exceptions.InvalidResponse,
-)
+_PERMANENT_REDIS: Final = (redis.exceptions.ResponseError, redis.exceptions.DataError, redis.exceptions.InvalidResponse)
 _TRANSIENT_REDIS: Final = (
     redis.exceptions.OutOfMemoryError,
     redis.exceptions.ReadOnlyError,

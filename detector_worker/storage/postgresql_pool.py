@@ -1,8 +1,7 @@
 """One pool of connections to PostgreSQL, made at first use.
 
-It is thrown away whole where a connection is lost, the server was demoted, or a call is past its deadline:
-cancelling a call politely would wait for a server that may be frozen, so the connections are cut. What comes next
-gets new ones.
+It is thrown away whole where a connection is lost or a call is past its deadline: a polite cancel would wait for a
+server that may be frozen. What comes next gets new connections.
 """
 
 import asyncio
@@ -15,7 +14,7 @@ from asyncpg.pool import PoolConnectionProxy
 
 from detector_worker.core.exceptions import DatabaseError
 from detector_worker.storage.faults import TransientDatabaseError, postgresql_error
-from detector_worker.storage.schema_migrations import apply_migrations, check_migrations
+from detector_worker.storage.schema_migrations import bring_up_to_date
 
 __all__ = ["DatabaseConfig", "DatabaseTimeouts", "Operation", "PostgresqlPool"]
 
@@ -28,10 +27,9 @@ _CLOSE_S: Final = 2.0
 
 @dataclass(frozen=True, slots=True)
 class DatabaseConfig:
-    """Where PostgreSQL is, and as whom to go there."""
+    """Where PostgreSQL is, and as whom to go there; ``host`` may be the folder of a Unix socket."""
 
     host: str
-    """A name, an IP address, or the folder of a Unix socket."""
     port: int = 5432
     database: str = "detector_worker"
     user: str = "detector_worker"
@@ -44,16 +42,14 @@ class DatabaseConfig:
 
 @dataclass(frozen=True, slots=True)
 class DatabaseTimeouts:
-    """How long anything may take, seconds."""
+    """How long it may take to connect, to run one statement and to run a whole operation, seconds."""
 
     connect_s: float = 5.0
     statement_s: float = 10.0
-    """Of one statement; the server ends it a second earlier by itself."""
     operation_s: float = 15.0
-    """Of a whole operation; past it the pool is thrown away."""
 
     def server_settings(self) -> dict[str, str]:
-        """What each connection asks of the server, so that a dead worker holds no lock for long."""
+        """What each connection asks of the server: to end a statement before we do, and a dead worker's locks."""
         statement_ms = max(100, int(self.statement_s * 1000) - 1000)
         return {
             "application_name": "detector-worker",
@@ -76,19 +72,20 @@ class PostgresqlPool:
         self._opening = asyncio.Lock()
         self._pool: asyncpg.Pool | None = None
 
-    async def run(self, operation: Operation[T]) -> T:
-        """Carry out an operation in one transaction, within the deadline.
+    def abort(self) -> None:
+        """Cut all connections at once; calls under way fail, the next one connects anew."""
+        self._throw_away(self._pool)
 
-        Raises:
-            TransientDatabaseError: Try again later; the pool was thrown away where ``connection_lost``.
-            DatabaseError: This operation can never succeed.
+    async def run(self, operation: Operation[T]) -> T:
+        """Carry out an operation in one transaction, within the deadline, or raise `DatabaseError`.
+
+        `TransientDatabaseError`: try again later; the pool was thrown away where ``connection_lost``.
         """
         limit_s = self._timeouts.operation_s
         pool: asyncpg.Pool | None = None
 
         def cut() -> None:
-            if pool is not None:
-                self._throw_away(pool)
+            self._throw_away(pool)
 
         # The timer cuts the connections, which ends the call; the timeout a second later is for what is left then.
         timer = asyncio.get_running_loop().call_later(limit_s, cut)
@@ -120,34 +117,26 @@ class PostgresqlPool:
         finally:
             timer.cancel()
 
-    def throw_away(self) -> None:
-        """Cut all connections at once; calls under way fail, the next one connects anew."""
-        if self._pool is not None:
-            self._throw_away(self._pool)
-
-    def _throw_away(self, pool: asyncpg.Pool) -> None:
-        if self._pool is pool:  # else somebody has done so before, and there may be a new one
-            self._pool = None
-        pool.terminate()
+    def _throw_away(self, pool: asyncpg.Pool | None) -> None:
+        if pool is not None:
+            if self._pool is pool:  # else somebody has done so before, and there may be a new one
+                self._pool = None
+            pool.terminate()
 
     async def _open_pool(self) -> asyncpg.Pool:
         async with self._opening:
             if self._pool is None:
-                pool, prepared = self._new_pool(), False
+                pool = self._new_pool()
                 try:
                     await pool  # makes no connection yet
                     async with pool.acquire() as connection:
-                        if self._auto_migrate:
-                            await apply_migrations(connection)
-                        else:
-                            await check_migrations(connection, where=str(self._config))
-                    prepared = True
+                        await bring_up_to_date(connection, allowed=self._auto_migrate, where=str(self._config))
+                    self._pool = pool
                 except (*_DRIVER_FAULTS, DatabaseError) as exc:
                     raise self._not_opened(exc) from exc
                 finally:
-                    if not prepared:
+                    if self._pool is not pool:
                         pool.terminate()
-                self._pool = pool
             return self._pool
 
     def _not_opened(self, exc: Exception) -> TransientDatabaseError:

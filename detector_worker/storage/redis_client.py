@@ -26,7 +26,6 @@ T = TypeVar("T")
 Command = tuple[str | bytes | int, ...]
 """A command with its arguments, such as ``("SET", key, value)``."""
 
-_FAULTS: Final = (redis.exceptions.RedisError, OSError)
 _SCHEMES: Final = frozenset({"redis", "rediss"})
 _SCAN_COUNT: Final = 500
 
@@ -38,19 +37,12 @@ class RedisClient:
     """
 
     def __init__(self, url: str, *, connect_s: float = 3.0, reply_s: float = 5.0, operation_s: float = 10.0) -> None:
-        """Prepare; nothing is connected yet.
+        """Prepare; nothing is connected yet. ConfigurationError: the address cannot be read.
 
-        Args:
-            url: ``redis://``, ``rediss://`` or ``unix://``, with credentials where they are needed.
-            connect_s: How long a connection may take to be made, seconds.
-            reply_s: How long the server may be silent, seconds.
-            operation_s: How long a whole call may take, seconds.
-
-        Raises:
-            ConfigurationError: The address cannot be read.
+        ``url``: ``redis://``, ``rediss://`` or ``unix://``, with credentials where they are needed. The times are for
+        making a connection, for the silence of the server, and for a whole call, seconds.
         """
-        self.where: Final = _shown(url)
-        """The address as it may be shown."""
+        self._where = _shown(url)
         self._operation_s = operation_s
         self._driver = redis.asyncio.Redis.from_url(
             url,
@@ -67,10 +59,6 @@ class RedisClient:
     async def disconnect(self) -> None:
         """Close all connections; the next call connects anew."""
         await self.bounded(self._driver.aclose)
-
-    async def throw_away_connections(self) -> None:
-        """Close all connections, those in use too."""
-        await self.bounded(lambda: self._driver.connection_pool.disconnect(inuse_connections=True))
 
     async def __aenter__(self) -> Self:
         await self.connect()
@@ -94,9 +82,8 @@ class RedisClient:
     async def pipeline(self, commands: Sequence[Command]) -> list[Any]:
         """Send commands at once and return their replies in order; others' commands may come between.
 
-        Raises:
-            RedisError: Of the first command that failed; the others were carried out all the same, unless the
-                connection was lost.
+        The error is that of the first command that failed; the others were carried out all the same, unless the
+        connection was lost.
         """
 
         async def execute() -> list[Any]:
@@ -108,7 +95,7 @@ class RedisClient:
         replies = await self.bounded(execute)
         for reply in replies:
             if isinstance(reply, Exception):
-                raise redis_error(reply, where=self.where) from reply
+                raise redis_error(reply, where=self._where) from reply
         return replies
 
     async def scan_keys(self, pattern: str) -> AsyncGenerator[str, None]:
@@ -126,13 +113,13 @@ class RedisClient:
         """Return the driver's own listener, for `RedisSubscriber` alone."""
         return self._driver.pubsub()
 
-    async def bounded(self, operation: Callable[[], Awaitable[T]]) -> T:
-        """Carry out an operation of the driver within the time of a whole call."""
+    async def bounded(self, operation: Callable[[], Awaitable[T]], *, for_ever: bool = False) -> T:
+        """Carry out an operation of the driver, within the time of a whole call, and translate its errors."""
         try:
-            async with asyncio.timeout(self._operation_s):
+            async with asyncio.timeout(None if for_ever else self._operation_s):
                 return await operation()
-        except _FAULTS as exc:
-            raise redis_error(exc, where=self.where) from exc
+        except (redis.exceptions.RedisError, OSError) as exc:
+            raise redis_error(exc, where=self._where) from exc
 
 
 class RedisImageStorage:
@@ -154,10 +141,7 @@ class RedisImageStorage:
         return await self._client.delete(key) == 1
 
     async def cleanup_expired(self, pattern: str) -> int:
-        """Walk over the keys of a pattern and return how many are alive.
-
-        The server frees an expired key by itself, but lazily; being walked over makes it do so now.
-        """
+        """Walk over the keys of a pattern, so that the server frees expired ones now, and return how many live."""
         async with aclosing(self._client.scan_keys(pattern)) as keys:
             return len({key async for key in keys})
 
@@ -181,10 +165,7 @@ class RedisSubscriber:
         self._listener = client.new_listener()
 
     async def subscribe(self, *channels: str) -> None:
-        """Return when the server has confirmed that what is published on these channels from now on will be heard.
-
-        To be called before `listen`, not beside it.
-        """
+        """Return when the server has confirmed that these channels are heard from now on; not beside `listen`."""
 
         async def confirmed() -> None:
             await self._listener.subscribe(*channels)
@@ -196,16 +177,9 @@ class RedisSubscriber:
         await self._client.bounded(confirmed)
 
     async def listen(self) -> AsyncGenerator[tuple[str, bytes], None]:
-        """Yield channel and message of each publication, for ever.
-
-        Raises:
-            TransientRedisError: The connection was lost; what is published meanwhile is not heard.
-        """
+        """Yield channel and message of each publication, for ever; what is published while it is away is not heard."""
         while True:
-            try:
-                reply = await self._listener.get_message(timeout=None)
-            except _FAULTS as exc:
-                raise redis_error(exc, where=self._client.where) from exc
+            reply = await self._client.bounded(lambda: self._listener.get_message(timeout=None), for_ever=True)
             if reply is not None and reply["type"] == "message":
                 yield reply["channel"].decode(), reply["data"]
 

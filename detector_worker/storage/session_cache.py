@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Final
 
 import orjson
@@ -15,20 +15,17 @@ __all__ = ["CacheStats", "SessionCache", "SessionCacheManager"]
 _ENTRY_BYTES: Final = 300  # what an entry takes besides its key and value: measured on CPython 3.11, rounded up
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class CacheStats:
-    """What a cache holds, and what has become of the rest since the start."""
+    """What a cache holds, and since the start: evicted to make room, expired, refused as larger than the cache."""
 
-    entries: int
-    size_bytes: int
-    hits: int
-    misses: int
-    evictions: int
-    """Removed to make room."""
-    expirations: int
-    """Removed since their time had passed."""
-    refusals: int
-    """Never taken, since larger than the whole cache."""
+    entries: int = 0
+    size_bytes: int = 0
+    hits: int = 0
+    misses: int = 0
+    evictions: int = 0
+    expirations: int = 0
+    refusals: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,96 +38,78 @@ class _Entry:
 class SessionCache:
     """The least recently used go first, bounded by entries and by bytes; each lives for ``ttl_s`` after its `put`.
 
-    Values are kept as JSON: their size is known, and nobody holds a reference into the cache. Used from one
-    event loop.
+    Values are kept as JSON: their size is known, and nobody holds a reference into the cache. Used from one event loop.
     """
 
     def __init__(self, *, max_entries: int, max_bytes: int, ttl_s: float, clock: Clock) -> None:
         self._max_entries, self._max_bytes, self._ttl_s, self._clock = max_entries, max_bytes, ttl_s, clock
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
-        self._size_bytes = self._hits = self._misses = 0
-        self._evictions = self._expirations = self._refusals = 0
+        self._stats = CacheStats()
 
     async def put(self, key: str, value: FieldValue) -> bool:
-        """Keep a value; False where it is larger than the whole cache, which then keeps nothing under the key.
-
-        Raises:
-            TypeError: JSON cannot hold the value.
-        """
+        """Keep a value; False where it is larger than the whole cache, which then keeps nothing under the key."""
         encoded = orjson.dumps(value)
         size_bytes = len(encoded) + len(key.encode()) + _ENTRY_BYTES
-        self._drop(key)
+        await self.remove(key)
         if size_bytes > self._max_bytes:
-            self._refusals += 1
+            self._stats.refusals += 1
             return False
         self._entries[key] = _Entry(encoded, size_bytes, self._clock.monotonic_s() + self._ttl_s)
-        self._size_bytes += size_bytes
+        self._stats.size_bytes += size_bytes
         self._check_memory_limit()
         return True
 
     async def get(self, key: str) -> FieldValue:
         """Return a value and count it as used; None where there is none, or no longer."""
+        self._drop_expired([key])
         entry = self._entries.get(key)
-        if entry is not None and entry.expires_s <= self._clock.monotonic_s():
-            self._drop(key)
-            self._expirations += 1
-            entry = None
         if entry is None:
-            self._misses += 1
+            self._stats.misses += 1
             return None
-        self._hits += 1
+        self._stats.hits += 1
         self._entries.move_to_end(key)
         value: FieldValue = orjson.loads(entry.value)
         return value
 
     async def remove(self, key: str) -> bool:
         """Forget a value; False where there was none."""
-        return self._drop(key)
+        entry = self._entries.pop(key, None)
+        self._stats.size_bytes -= entry.size_bytes if entry else 0
+        return entry is not None
 
     async def cleanup_expired(self) -> int:
         """Forget what nobody has asked for since its time passed, and return how many that were."""
-        now_s = self._clock.monotonic_s()
-        expired = [key for key, entry in self._entries.items() if entry.expires_s <= now_s]
-        for key in expired:
-            self._drop(key)
-        self._expirations += len(expired)
-        return len(expired)
+        return self._drop_expired(list(self._entries))
 
     async def get_stats(self) -> CacheStats:
         """Return the counts as they are."""
-        return CacheStats(
-            entries=len(self._entries),
-            size_bytes=self._size_bytes,
-            hits=self._hits,
-            misses=self._misses,
-            evictions=self._evictions,
-            expirations=self._expirations,
-            refusals=self._refusals,
-        )
+        return replace(self._stats, entries=len(self._entries))
 
     def _check_memory_limit(self) -> None:
-        while len(self._entries) > self._max_entries or self._size_bytes > self._max_bytes:
+        while len(self._entries) > self._max_entries or self._stats.size_bytes > self._max_bytes:
             self._evict_lru()
 
     def _evict_lru(self) -> None:
-        self._drop(next(iter(self._entries)))
-        self._evictions += 1
+        _, entry = self._entries.popitem(last=False)
+        self._stats.size_bytes -= entry.size_bytes
+        self._stats.evictions += 1
 
-    def _drop(self, key: str) -> bool:
-        entry = self._entries.pop(key, None)
-        if entry is not None:
-            self._size_bytes -= entry.size_bytes
-        return entry is not None
+    def _drop_expired(self, keys: Sequence[str]) -> int:
+        now_s = self._clock.monotonic_s()
+        expired = [key for key in keys if key in self._entries and self._entries[key].expires_s <= now_s]
+        for key in expired:
+            self._stats.size_bytes -= self._entries.pop(key).size_bytes
+        self._stats.expirations += len(expired)
+        return len(expired)
 
 
 class SessionCacheManager:
     """The worker's three caches, of one third of the memory each."""
 
     def __init__(self, *, max_entries: int, max_bytes: int, ttl_s: float, clock: Clock) -> None:
-        def new_cache() -> SessionCache:
-            return SessionCache(max_entries=max_entries, max_bytes=max_bytes // 3, ttl_s=ttl_s, clock=clock)
-
-        self._detections, self._results, self._sessions = new_cache(), new_cache(), new_cache()
+        self._detections, self._results, self._sessions = (
+            SessionCache(max_entries=max_entries, max_bytes=max_bytes // 3, ttl_s=ttl_s, clock=clock) for _ in range(3)
+        )
 
     async def cache_detection(self, camera_id: str, detections: Sequence[DetectionResult]) -> None:
         """Keep the latest detections of a camera."""
@@ -152,25 +131,20 @@ class SessionCacheManager:
         """Keep a session, in place of an older one of this name."""
         await self._sessions.put(session_id, dict(data))
 
-    async def update_session(self, session_id: str, data: Mapping[str, FieldValue]) -> dict[str, FieldValue] | None:
-        """Merge data into a session, one level deep, and return all of it; null deletes a key. None: there is none."""
-        session = await self._sessions.get(session_id)
-        if not isinstance(session, dict):
-            return None
-        merged: dict[str, FieldValue] = {key: value for key, value in {**session, **data}.items() if value is not None}
-        await self._sessions.put(session_id, merged)
-        return merged
-
     async def session(self, session_id: str) -> dict[str, FieldValue] | None:
         """Return a session, or None."""
         session = await self._sessions.get(session_id)
         return session if isinstance(session, dict) else None
 
+    async def update_session(self, session_id: str, data: Mapping[str, FieldValue]) -> dict[str, FieldValue] | None:
+        """Merge data into a session, one level deep, and return all of it; null deletes a key. None: there is none."""
+        session = await self.session(session_id)
+        if session is None:
+            return None
+        merged: dict[str, FieldValue] = {key: value for key, value in {**session, **data}.items() if value is not None}
+        await self.create_session(session_id, merged)
+        return merged
+
     async def cleanup_expired(self) -> int:
         """Forget what has expired, in all three, and return how many that were."""
         return sum([await cache.cleanup_expired() for cache in (self._detections, self._results, self._sessions)])
-
-    async def get_stats(self) -> dict[str, CacheStats]:
-        """Return the counts of each cache."""
-        named = {"detections": self._detections, "results": self._results, "sessions": self._sessions}
-        return {name: await cache.get_stats() for name, cache in named.items()}

@@ -8,17 +8,8 @@ from typing import Final, Protocol
 
 from detector_worker.core.clock import Clock
 from detector_worker.core.exceptions import DatabaseError
-from detector_worker.core.outbox import (
-    CreateRecord,
-    EnsureTables,
-    PublishMessage,
-    Sink,
-    SpoolEntry,
-    StoreImage,
-    UpdateRecord,
-)
+from detector_worker.core.outbox import EnsureTables, PublishMessage, Sink, SpoolEntry, StoreImage
 from detector_worker.storage.database_manager import DatabaseManager
-from detector_worker.storage.record_writer import RecordWrite
 from detector_worker.storage.redis_client import Command, RedisClient
 
 __all__ = ["DeliverySink", "PostgresqlSink", "RedisSink"]
@@ -44,17 +35,13 @@ class DeliverySink(Protocol):
     async def deliver(self, entries: Sequence[SpoolEntry]) -> int:
         """Deliver a batch in its order and return how many were dropped since they were too old.
 
-        To deliver the same entries again has no further effect.
-
-        Raises:
-            TransientDatabaseError: Later, all of them again.
-            TransientRedisError: Likewise.
-            DetectorWorkerError: At least one of them can never be delivered.
+        To deliver the same entries again has no further effect. A transient error: later, all of them again; any
+        other: at least one of them can never be delivered.
         """
         ...
 
-    async def abort(self) -> None:
-        """Cut what is under way, at once."""
+    def abort(self) -> None:
+        """Cut what cancelling would not end at once."""
         ...
 
 
@@ -74,23 +61,25 @@ class PostgresqlSink:
                 for entry in run:
                     await self._declare(entry)
             else:
-                await self._database.write([_record_write(entry) for entry in run])
-        if self._clock.monotonic_s() - self._pruned_s > _PRUNE_EVERY_S:
-            self._pruned_s = self._clock.monotonic_s()
-            await self._prune()
+                await self._database.write(list(run))
+        await self._prune()
         return 0
 
-    async def abort(self) -> None:
+    def abort(self) -> None:
         self._database.throw_away_pool()
 
     async def _prune(self) -> None:
+        now_s = self._clock.monotonic_s()
+        if now_s - self._pruned_s < _PRUNE_EVERY_S:
+            return
+        self._pruned_s = now_s
         try:
             await self._database.prune_delivered()
         except DatabaseError as exc:  # the batch is delivered: this is none of its faults
             _logger.warning("Old keys could not be pruned: %s", exc)
 
     async def _declare(self, entry: SpoolEntry) -> None:
-        assert isinstance(entry.delivery, EnsureTables)  # noqa: S101 - the grouping above says so
+        assert isinstance(entry.delivery, EnsureTables)
         missing = await self._database.ensure_tables(entry.delivery.tables, add=self._auto_migrate)
         if missing and not self._auto_migrate:
             _logger.warning("An archive declares what the database has not, database.auto_migrate is off: %s", missing)
@@ -111,13 +100,8 @@ class RedisSink:
             await self._client.pipeline(commands)
         return len(entries) - len(commands)
 
-    async def abort(self) -> None:
-        await self._client.throw_away_connections()
-
-
-def _record_write(entry: SpoolEntry) -> RecordWrite:
-    assert isinstance(entry.delivery, CreateRecord | UpdateRecord)  # noqa: S101 - what `SpoolEntry.sink` leaves
-    return RecordWrite(entry.key, entry.visit_id, entry.delivery)
+    def abort(self) -> None:
+        """Nothing: this driver drops its connection when it is cancelled."""
 
 
 def _command(entry: SpoolEntry, now: float) -> Command | None:

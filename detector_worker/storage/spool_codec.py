@@ -1,120 +1,65 @@
 """Deliveries and visits as they lie in the spool: JSON for people and later versions, pictures as they are."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Final, assert_never
+from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
+from typing import Any, Final, TypeVar, get_args
 
 import orjson
 
 from detector_worker.core.entities import BoundingBox, DetectionResult, Visit
 from detector_worker.core.exceptions import ServiceError
-from detector_worker.core.outbox import (
-    CreateRecord,
-    Delivery,
-    EnsureTables,
-    PublishMessage,
-    SavedVisit,
-    StoreImage,
-    UpdateRecord,
-)
+from detector_worker.core.outbox import Delivery
 
-__all__ = ["EncodedDelivery", "decode_delivery", "decode_visit", "encode_delivery", "encode_visit"]
+__all__ = ["decode_delivery", "decode_visit", "encode_delivery", "encode_visit"]
 
-_KINDS: Final[Mapping[str, type[EnsureTables | CreateRecord | UpdateRecord | PublishMessage]]] = {
-    "ensure_tables": EnsureTables,
-    "create_record": CreateRecord,
-    "update_record": UpdateRecord,
-    "publish_message": PublishMessage,
-}
+T = TypeVar("T")
+
+_KINDS: Final[Mapping[str, Callable[..., Delivery]]] = {kind.__name__: kind for kind in get_args(Delivery)}
 
 
-@dataclass(frozen=True, slots=True)
-class EncodedDelivery:
-    """A delivery as columns of the spool."""
-
-    kind: str
-    payload: bytes
-    """JSON."""
-    picture: bytes | None = None
-
-    @property
-    def size_bytes(self) -> int:
-        """What it adds to the backlog."""
-        return len(self.payload) + len(self.picture or b"")
+def encode_delivery(delivery: Delivery) -> tuple[str, bytes, bytes | None]:
+    """Return kind, JSON and picture; numbers that are none (NaN, infinities) become null, as JSON has none."""
+    values = {field.name: getattr(delivery, field.name) for field in fields(delivery)}
+    picture = values.pop("image", None)
+    return type(delivery).__name__, _dumps(values), picture
 
 
-def encode_delivery(delivery: Delivery) -> EncodedDelivery:
-    """Turn a delivery into columns; numbers that are none (NaN, infinities) become null, as JSON has none.
-
-    Raises:
-        ServiceError: A value that JSON in UTF-8 cannot hold.
-    """
-    match delivery:
-        case StoreImage():
-            return EncodedDelivery(
-                "store_image", _dumps({"key": delivery.key, "expire_s": delivery.expire_s}), delivery.image
-            )
-        case EnsureTables():
-            return EncodedDelivery("ensure_tables", _dumps(delivery))
-        case CreateRecord():
-            return EncodedDelivery("create_record", _dumps(delivery))
-        case UpdateRecord():
-            return EncodedDelivery("update_record", _dumps(delivery))
-        case PublishMessage():
-            return EncodedDelivery("publish_message", _dumps(delivery))
-        case _:
-            assert_never(delivery)
-
-
-def decode_delivery(encoded: EncodedDelivery) -> Delivery:
-    """Turn columns back into the delivery.
-
-    Raises:
-        ServiceError: Another version wrote it, or the file is damaged.
-    """
-    try:
-        values = orjson.loads(encoded.payload)
-        if encoded.kind == "store_image":
-            return StoreImage(image=encoded.picture or b"", **values)
-        return _KINDS[encoded.kind](**values)
-    except (ValueError, TypeError, KeyError) as exc:
-        raise ServiceError(
-            f"This entry of kind {encoded.kind!r} cannot be read: {exc}",
-            where="spool",
-            mend="Deliver it with the version of the worker that wrote it.",
-        ) from exc
+def decode_delivery(kind: str, payload: bytes, picture: bytes | None) -> Delivery:
+    """Return what `encode_delivery` was given; ServiceError where another version wrote it, or it is damaged."""
+    image = {} if picture is None else {"image": picture}
+    return _decoded(lambda: _KINDS[kind](**orjson.loads(payload), **image), f"entry of kind {kind!r}")
 
 
 def encode_visit(visit: Visit) -> bytes:
-    """Turn a visit into JSON, without its pictures.
-
-    Raises:
-        ServiceError: A value that JSON in UTF-8 cannot hold.
-    """
+    """Return a visit as JSON, without its pictures."""
     return _dumps(replace(visit, shots=()))
 
 
-def decode_visit(subscription_id: str, payload: bytes, last_seen_at: float) -> SavedVisit:
-    """Turn JSON back into a saved visit.
+def decode_visit(payload: bytes) -> Visit:
+    """Return what `encode_visit` was given; ServiceError where another version wrote it, or it is damaged."""
 
-    Raises:
-        ServiceError: Another version wrote it, or the file is damaged.
-    """
-    try:
+    def visit() -> Visit:
         values = orjson.loads(payload)
-        box, parts = BoundingBox(**values.pop("bounding_box")), tuple(_detection(part) for part in values.pop("parts"))
-        visit = Visit(**{**values, "bounding_box": box, "parts": parts, "shots": ()})
-    except (ValueError, TypeError, KeyError) as exc:
-        raise ServiceError(
-            f"This saved visit cannot be read: {exc}",
-            where=f"spool, subscription {subscription_id}",
-            mend="It is passed over; its object may be recorded again.",
-        ) from exc
-    return SavedVisit(subscription_id, visit, last_seen_at)
+        box = BoundingBox(**values.pop("bounding_box"))
+        parts = tuple(_detection(part) for part in values.pop("parts"))
+        return Visit(**{**values, "bounding_box": box, "parts": parts, "shots": ()})
+
+    return _decoded(visit, "saved visit")
 
 
 def _detection(values: dict[str, Any]) -> DetectionResult:
     return DetectionResult(**{**values, "bounding_box": BoundingBox(**values["bounding_box"])})
+
+
+def _decoded(decode: Callable[[], T], what: str) -> T:
+    try:
+        return decode()
+    except (ValueError, TypeError, KeyError) as exc:
+        raise ServiceError(
+            f"This {what} cannot be read: {exc}",
+            where="spool",
+            mend="Use the version of the worker that wrote it.",
+        ) from exc
 
 
 def _dumps(value: object) -> bytes:

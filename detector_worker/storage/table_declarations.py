@@ -27,11 +27,7 @@ _DECLARATION: Final = re.compile(
 
 
 def check_declaration(declaration: str, *, where: str) -> str:
-    """Return a column's declaration, such as ``uuid primary key``, fit to stand in SQL.
-
-    Raises:
-        DatabaseError: It is not of the grammar.
-    """
+    """Return a column's declaration, such as ``uuid primary key``, fit to stand in SQL, or raise `DatabaseError`."""
     tidy = declaration.strip(" ")
     if not _DECLARATION.fullmatch(tidy):
         raise DatabaseError(
@@ -45,8 +41,7 @@ def check_declaration(declaration: str, *, where: str) -> str:
 def statements_to_add(name: str, columns: Mapping[str, str], existing: Table | None) -> list[str]:
     """Return the SQL that adds what is missing of one table; nothing is ever dropped or narrowed.
 
-    Raises:
-        DatabaseError: A name or a declaration is not allowed, whether it is missing or not.
+    DatabaseError: a name or a declaration is not allowed, whether it is missing or not.
     """
     table = quote_identifier(name, what="table name")
     declared = {

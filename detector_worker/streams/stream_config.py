@@ -16,8 +16,8 @@ class StreamConfig:
     """One camera as a subscription asks for it. Rate and crop are the lane's business: the connection is shared."""
 
     stream_url: str = field(repr=False)
-    """Credentials included; for ``file`` a path."""
-    stream_type: Literal["rtsp", "http_snapshot", "file"] = "rtsp"
+    """Credentials included."""
+    stream_type: Literal["rtsp", "http_snapshot"] = "rtsp"
     target_fps: float | None = None
     reconnect_interval: float = 5.0
     """Seconds before the first retry; doubled for each further one, at most 60."""
@@ -30,42 +30,34 @@ class StreamConfig:
     """None: TCP first, UDP where the camera refuses it."""
 
     def address(self) -> Address:
-        """Return the camera's address, which never shows its password.
-
-        Raises:
-            MessageProcessingError: It is no address of this type.
-        """
+        """Return the camera's address, which never shows its password; refuse what is none of this type."""
         return Address.parse(self.stream_url, _SCHEMES[self.stream_type])
 
     @property
+    def interval_s(self) -> float:
+        """Between pictures, where we set the pace; else 0."""
+        return self.snapshot_interval_s if self.stream_type == "http_snapshot" else 0.0
+
+    @property
     def silent_after_s(self) -> float:
-        """Without a frame for longer than this the camera is stalled; a film never is: it waits for its lane."""
-        match self.stream_type:
-            case "file":
-                return float("inf")
-            case "http_snapshot":
-                return max(8.0, 3 * self.snapshot_interval_s)
-            case "rtsp":
-                return 8.0
+        """Without a frame for longer than this the camera is stalled."""
+        return max(8.0, 3 * self.interval_s)
 
     def connection_key(self) -> tuple[str, str, str | None, float]:
         """Return what two subscriptions must have in common to share a connection."""
-        is_snapshot = self.stream_type == "http_snapshot"
-        return self.stream_type, self.stream_url, self.transport, self.snapshot_interval_s if is_snapshot else 0.0
+        return self.stream_type, self.stream_url, self.transport, self.interval_s
 
 
 @dataclass(slots=True)
 class StreamInfo:
-    """The state of one connection."""
+    """The state of one connection, and its history since the stream was created."""
 
     config: StreamConfig
     status: StreamStatus
     error_count: int = 0
-    """Failed attempts and lost connections since the stream was created."""
+    """Failed attempts and lost connections."""
     connects: int = 0
     """How often a connection brought its first frame."""
-    fps_in: float = 0.0
-    damaged_frames: int = 0
     _is_connecting: bool = True
 
     @property

@@ -1,88 +1,94 @@
-"""FFmpeg's and the operating system's errors, as errors of streams with their class."""
+"""What FFmpeg, aiohttp and the operating system report, as errors of streams with their class."""
 
 import errno
 import socket
-from typing import Final
+from collections.abc import Callable
+from typing import Final, TypeVar
 
+import aiohttp
 import av
 
 from detector_worker.core import exceptions
 from detector_worker.core.addresses import Address
 from detector_worker.core.exceptions import StreamError, StreamTimeoutError
 
-__all__ = ["classify", "diagnose", "stream_error"]
+__all__ = ["classify", "diagnose", "stream_error", "translated"]
 
-_MEND: Final = {
-    "refused": "Check that the camera is on, allows another viewer, and that address and port are right.",
-    "unreachable": "Check the camera's address and the network between.",
-    "timeout": "Check that the camera is on and the network is not overloaded.",
-    "authentication": "Check user name and password, and that this user may view the camera.",
-    "not_found": "Check the part of the address behind the host.",
-    "codec": "Check that the address leads to a picture, and in a format that FFmpeg decodes, such as H.264.",
-    "tls": "Check that the camera speaks TLS at this port and that its certificate is valid.",
-    "ended": "Check whether the camera was restarted or allows only few viewers.",
-    "corrupt": "Check the network for losses, and that what sends is a camera.",
-}
+_Result = TypeVar("_Result")
+
 _CANNOT_CONNECT: Final = frozenset({"refused", "unreachable", "authentication", "not_found", "tls"})
-_BY_TYPE: Final[tuple[tuple[type[av.FFmpegError], str], ...]] = (
+_TEXTS: Final = {
+    "refused": ("The camera refuses the connection", "Check its address and port, and that it allows another viewer."),
+    "unreachable": ("The camera cannot be reached", "Check its address and the network between."),
+    "authentication": ("The camera wants other credentials", "Check user name, password, and this user's rights."),
+    "not_found": ("There is nothing at this address", "Check the part of the address behind the host."),
+    "tls": ("The TLS handshake failed", "Check that the camera speaks TLS at this port, with a valid certificate."),
+    "timeout": ("The camera did not answer in time", "Check that it is on and the network is not overloaded."),
+    "ended": ("The camera ended the stream", "Check whether it was restarted or allows only few viewers."),
+    "codec": ("This cannot be decoded", "Check that the address leads to a picture in a format such as H.264 or JPEG."),
+    "corrupt": ("What arrives is damaged", "Check the network for losses, and that what sends is a camera."),
+}
+"""What happened and how to mend it, by the class of the protocol's streamStatus."""
+_BY_TYPE: Final[tuple[tuple[type[Exception], str], ...]] = (  # the first that fits; FFmpeg's are also Python's own
     (av.error.HTTPUnauthorizedError, "authentication"),
     (av.error.HTTPForbiddenError, "authentication"),
     (av.error.HTTPNotFoundError, "not_found"),
     (av.error.HTTPError, "refused"),
     (av.error.HTTPClientError, "refused"),
-    (av.error.ConnectionRefusedError, "refused"),
-    (av.error.PermissionError, "refused"),
-    (av.error.ConnectionResetError, "ended"),
-    (av.error.ConnectionAbortedError, "ended"),
-    (av.error.BrokenPipeError, "ended"),
-    (av.error.EOFError, "ended"),
-    (av.error.TimeoutError, "timeout"),
     (av.error.ExitError, "timeout"),  # PyAV's deadline interrupts FFmpeg
-    (av.error.FileNotFoundError, "not_found"),
     (av.error.LookupError, "codec"),
     (av.error.PatchWelcomeError, "codec"),
     (av.error.InvalidDataError, "corrupt"),
+    (TimeoutError, "timeout"),
+    (ConnectionRefusedError, "refused"),
+    (PermissionError, "refused"),
+    (FileNotFoundError, "not_found"),
+    (EOFError, "ended"),
+    (ConnectionError, "ended"),
+    (aiohttp.ClientSSLError, "tls"),
+    (aiohttp.ClientConnectorError, "unreachable"),
+    (aiohttp.ClientPayloadError, "ended"),
+    (aiohttp.ServerDisconnectedError, "ended"),
+    (aiohttp.ClientOSError, "ended"),
+    (aiohttp.ClientError, "refused"),
 )
-_WHAT: Final = {  # where FFmpeg's own words would mislead
-    "refused": "The camera closed the connection",
-    "unreachable": "The camera cannot be reached",
-    "timeout": "The camera did not answer in time",
-    "tls": "The TLS handshake failed",
-    "ended": "The camera ended the stream",
-}
-_UNSUPPORTED_TRANSPORT: Final = errno.EPROTONOSUPPORT
 
 
 def stream_error(error_class: str, what: str | None = None, *, where: str) -> StreamError:
     """Make the error of a class; ``where`` must show no password."""
-    what = what or _WHAT[error_class]
-    kind = StreamError
-    if error_class == "timeout":
-        kind = StreamTimeoutError
-    elif error_class in _CANNOT_CONNECT:
+    kind = StreamTimeoutError if error_class == "timeout" else StreamError
+    if error_class in _CANNOT_CONNECT:
         kind = exceptions.ConnectionError
-    return kind(what, where=where, mend=_MEND[error_class], error_class=error_class)
+    default_what, mend = _TEXTS[error_class]
+    return kind(what or default_what, where=where, mend=mend, error_class=error_class)
 
 
-def classify(exc: av.FFmpegError) -> str:
-    """Return the class of what FFmpeg reports."""
-    if exc.errno == _UNSUPPORTED_TRANSPORT:
+def classify(exc: Exception) -> str:
+    """Return the class of a foreign error; what is unknown counts as ``unreachable``."""
+    if isinstance(exc, aiohttp.ClientConnectorError) and not isinstance(exc, aiohttp.ClientSSLError):
+        exc = exc.os_error
+    if getattr(exc, "errno", None) == errno.EPROTONOSUPPORT:  # neither TCP nor UDP
         return "refused"
     return next((error_class for kind, error_class in _BY_TYPE if isinstance(exc, kind)), "unreachable")
 
 
+def translated(call: Callable[[], _Result], *, where: str) -> _Result:
+    """Call, and raise foreign errors as ours, without theirs as context: they quote the address with its password."""
+    try:
+        return call()
+    except (av.FFmpegError, aiohttp.ClientError, OSError) as exc:
+        error_class = classify(exc)
+        words = f" (FFmpeg: {exc.strerror})" if isinstance(exc, av.FFmpegError) else ""
+    raise stream_error(error_class, _TEXTS[error_class][0] + words, where=where)  # outside of the handler
+
+
 def diagnose(address: Address, *, timeout_s: float) -> str:
-    """Find out why an address could not be opened where FFmpeg only says "invalid data" or "input/output error".
+    """Connect once to find the class of what FFmpeg only calls "invalid data" or "input/output error".
 
     It says so of unknown hosts, of closed connections, of failed handshakes and of hosts that do not answer.
-    Connects once, at most ``timeout_s`` after the look-up.
     """
     try:
-        with socket.create_connection((address.host, address.port or 0), timeout_s):
-            return "tls" if address.scheme == "rtsps" else "refused"
-    except TimeoutError:
-        return "timeout"
-    except ConnectionRefusedError:
-        return "refused"
-    except OSError:
-        return "unreachable"
+        socket.create_connection((address.host, address.port or 0), timeout_s).close()
+    except OSError as exc:
+        return classify(exc)
+    return "tls" if address.scheme == "rtsps" else "refused"

@@ -2,7 +2,6 @@
 
 import logging
 import threading
-from collections import deque
 from collections.abc import Callable
 from contextlib import closing
 from typing import Final
@@ -18,15 +17,14 @@ __all__ = ["StreamReader"]
 _log: Final = logging.getLogger(__name__)
 _NO_HASTE: Final = frozenset({"authentication", "not_found"})
 """Errors that only people mend: a locked account must not be tried every few seconds."""
-_RATE_WINDOW_FRAMES: Final = 32
 
 
 class StreamReader:
     """Keeps one camera connected and its newest frame. Owns its thread; never waits for a camera's consumer.
 
     The states that it tells: ``connecting`` at each attempt, ``active`` with the first frame, ``stalled`` after
-    a silence, ``error`` with the time of the next attempt, ``failed`` when it has given up, ``stopped`` when a
-    film has ended. It tells nothing any more once `request_stop` was called.
+    a silence, ``error`` with the time of the next attempt, ``failed`` when it has given up until `reconnect`.
+    It tells nothing any more once `request_stop` was called.
     """
 
     def __init__(
@@ -44,9 +42,8 @@ class StreamReader:
         """Wire it; `start` starts it.
 
         Args:
-            new_source: Makes a fresh source for each attempt, so that none is half open; its argument is set
-                when the reader must end.
-            deliver: Takes each frame, in the reader's thread. For a camera it must not wait.
+            new_source: Makes the camera's source; its argument is set when the reader must end.
+            deliver: Takes each frame, in the reader's thread; must not wait.
             camera_id: For statuses and logs.
             backoff: Says how long to wait between attempts.
             notify: Takes each change of state, in any thread; must not wait.
@@ -54,16 +51,15 @@ class StreamReader:
             max_retries: Attempts after the first until it gives up; -1: it never does.
             silent_after_s: Without a frame for longer than this it is ``stalled``.
         """
-        self._new_source, self._deliver, self._notify = new_source, deliver, notify
+        self._stopping, self._wake = threading.Event(), threading.Event()
+        self._source, self._deliver, self._notify = new_source(self._stopping), deliver, notify
         self._camera_id, self._backoff, self._clock = camera_id, backoff, clock
         self._max_retries, self._silent_after_s = max_retries, silent_after_s
-        self._stopping, self._wake = threading.Event(), threading.Event()
-        self._lock = threading.Lock()
-        self._status = StreamStatus(camera_id, StreamState.CONNECTING)
+        self._lock = threading.RLock()
+        self._state = StreamState.CONNECTING
         self._alive_s = clock.monotonic_s()
-        self._arrivals: deque[float] = deque(maxlen=_RATE_WINDOW_FRAMES)
         self._latest: Frame | None = None
-        self._thread = self._new_thread()
+        self._thread = threading.Thread(target=self._reader_loop, name=f"reader-{camera_id}", daemon=True)
 
     def start(self) -> None:
         """Start reading."""
@@ -80,122 +76,70 @@ class StreamReader:
         self.request_stop()
         if self._thread.ident is not None:
             self._thread.join(max(0.0, timeout_s))
-        return not self.is_running
+        return not self._thread.is_alive()
 
     def reconnect(self) -> None:
         """Connect anew at once: ends a waiting time, an open connection, and having given up."""
         self._wake.set()
-        with self._lock:
-            if not self._stopping.is_set() and self._status.state is StreamState.FAILED:
-                self._status = StreamStatus(self._camera_id, StreamState.CONNECTING)
-                self._thread = self._new_thread()
-                self._thread.start()
-
-    @property
-    def is_running(self) -> bool:
-        """True while its thread lives."""
-        return self._thread.is_alive()
-
-    @property
-    def status(self) -> StreamStatus:
-        """What was told last."""
-        return self._status
 
     def get_latest_frame(self) -> Frame | None:
         """Return the newest frame; None before the first."""
         return self._latest
 
-    def fps(self) -> float:
-        """Return the rate of arriving frames over the last few of them; it sinks while none arrive."""
-        arrivals = self._arrivals
-        if len(arrivals) < 2:
-            return 0.0
-        return (len(arrivals) - 1) / max(1e-6, self._clock.monotonic_s() - arrivals[0])
-
     def check_silence(self) -> None:
         """Tell ``stalled`` where it is due; to be called about every second from outside: the thread may be stuck."""
         silent_s = self._clock.monotonic_s() - self._alive_s
-        if silent_s < self._silent_after_s:
-            return
         with self._lock:
-            if self._status.state in {StreamState.ACTIVE, StreamState.CONNECTING}:
-                reason = f"No picture for {silent_s:.0f} s"
-                self._tell(StreamStatus(self._camera_id, StreamState.STALLED, "timeout", reason=reason))
-
-    def _new_thread(self) -> threading.Thread:
-        return threading.Thread(target=self._reader_loop, name=f"reader-{self._camera_id}", daemon=True)
+            if silent_s >= self._silent_after_s and self._state in {StreamState.ACTIVE, StreamState.CONNECTING}:
+                self._tell(StreamState.STALLED, "timeout", reason=f"No picture for {silent_s:.0f} s")
 
     def _reader_loop(self) -> None:
-        while not self._stopping.is_set():
+        while True:
+            self._wake.clear()  # before the look at stopping, which is set before it wakes
+            if self._stopping.is_set():
+                return
             try:
-                self._read_until_the_end()
+                self._read_until_woken()
             except StreamError as exc:
-                error = exc
+                self._wait_for_next_attempt(exc)
             except Exception as exc:  # noqa: BLE001 - the camera's boundary: a bug here stays here
                 _log.exception("Reader of camera %s: unexpected error", self._camera_id)
                 what = f"Unexpected {type(exc).__name__} in the reader"
-                error = StreamError(what, where=f"camera {self._camera_id}", mend="Please report this.")
-            else:
-                return
-            if not self._wait_for_next_attempt(error):
-                return
+                where = f"camera {self._camera_id}"
+                self._wait_for_next_attempt(StreamError(what, where=where, mend="Please report this."))
 
-    def _read_until_the_end(self) -> None:
-        """Connect and deliver; returns when a film has ended or the reader is stopping."""
-        with closing(self._new_source(self._stopping)) as source:
-            self._wake.clear()
-            self._change(StreamState.CONNECTING, attempt=self._backoff.errors)
-            source.connect()
-            while (frame := source.read_frame()) is not None and not self._stopping.is_set():
-                self._take(frame)
-                if self._wake.is_set():
-                    self._wake.clear()
-                    if self._stopping.is_set():
-                        return
-                    self._change(StreamState.CONNECTING)
-                    source.handle_reconnection()
-        self._change(StreamState.STOPPED, error_class="ended", reason="The film has ended")
+    def _read_until_woken(self) -> None:
+        self._alive_s = self._clock.monotonic_s()
+        self._tell(StreamState.CONNECTING, attempt=self._backoff.errors)
+        with closing(self._source) as source:
+            source.handle_reconnection()
+            while not self._wake.is_set() and (frame := source.read_frame()) is not None:
+                self._alive_s = self._clock.monotonic_s()
+                self._latest = frame
+                self._backoff.note_success(self._alive_s)
+                if self._state is not StreamState.ACTIVE:
+                    self._tell(StreamState.ACTIVE)
+                self._deliver(frame)
 
-    def _take(self, frame: Frame) -> None:
-        now_s = self._clock.monotonic_s()
-        self._alive_s = now_s
-        self._latest = frame
-        self._arrivals.append(now_s)
-        self._backoff.note_success(now_s)
-        if self._status.state is not StreamState.ACTIVE:
-            self._change(StreamState.ACTIVE)
-        self._deliver(frame)
-
-    def _wait_for_next_attempt(self, error: StreamError) -> bool:
-        """Tell the error and wait; False: that was the last attempt, or the reader is stopping."""
-        delay_s = self._backoff.next_delay_s(at_cap=error.error_class in _NO_HASTE)
-        attempt, reason = self._backoff.errors, str(error)
+    def _wait_for_next_attempt(self, error: StreamError) -> None:
+        """Tell the error and wait: for its time, or to be asked where that was the last attempt."""
+        delay_s: float | None = self._backoff.next_delay_s(at_cap=error.error_class in _NO_HASTE)
+        state, attempt = StreamState.ERROR, self._backoff.errors
         if 0 <= self._max_retries < attempt:
-            self._change(StreamState.FAILED, error_class=error.error_class, attempt=attempt, reason=reason)
-            return False
-        self._change(
-            StreamState.ERROR, error_class=error.error_class, attempt=attempt, retry_in_s=delay_s, reason=reason
-        )
-        if not self._stopping.is_set():  # looked at last, for whoever sets it wakes afterwards
-            self._wake.wait(delay_s)
-        return not self._stopping.is_set()
+            state, delay_s = StreamState.FAILED, None
+        self._tell(state, error.error_class, attempt=attempt, retry_in_s=delay_s, reason=str(error))
+        self._wake.wait(delay_s)
 
-    def _change(
+    def _tell(
         self,
         state: StreamState,
-        *,
         error_class: str | None = None,
+        *,
         attempt: int = 0,
         retry_in_s: float | None = None,
         reason: str | None = None,
     ) -> None:
-        if state is StreamState.CONNECTING:
-            self._alive_s = self._clock.monotonic_s()
-        with self._lock:
-            self._tell(StreamStatus(self._camera_id, state, error_class, attempt, retry_in_s, reason))
-
-    def _tell(self, status: StreamStatus) -> None:
-        """Under the lock: so nothing follows `request_stop`, and changes are told in their order."""
-        if not self._stopping.is_set():
-            self._status = status
-            self._notify(status)
+        with self._lock:  # so nothing follows `request_stop`, and changes are told in their order
+            if not self._stopping.is_set():
+                self._state = state
+                self._notify(StreamStatus(self._camera_id, state, error_class, attempt, retry_in_s, reason))

@@ -21,6 +21,8 @@ _TEXT_FORMAT: Final = "%(asctime)s - %(name)s - %(levelname)s - [%(filename)s:%(
 # Whoever can put a line break or an escape sequence into a name could forge lines or rewrite a terminal.
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _INDENTED_BREAK: Final = "\n    "
+# At DEBUG these write out every header and message, tokens and cameras' passwords included.
+_TELLTALES: Final = ("uvicorn.error", "websockets")
 # uvicorn says this of each WebSocket that was refused with an HTTP status, though nothing is wrong.
 _NOISE: Final = "ASGI callable returned without completing handshake."
 
@@ -57,6 +59,8 @@ def setup_logging(level: str | int = "INFO", *, folder: Path | None = None, json
     for handler in handlers:
         root.addHandler(handler)
     root.setLevel(level)
+    for name in _TELLTALES:
+        logging.getLogger(name).setLevel(max(root.level, logging.INFO))
     logging.captureWarnings(capture=True)
     return root
 

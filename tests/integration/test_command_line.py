@@ -34,6 +34,7 @@ def folder() -> Iterator[Path]:
 
 
 def call(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    before = set(psutil.Process().children(recursive=True))
     result = subprocess.run(
         [*COMMAND, *arguments],
         cwd=cwd,
@@ -43,8 +44,8 @@ def call(*arguments: str, cwd: Path, **environment: str) -> subprocess.Completed
         timeout=60,
         check=False,
     )
-    left = [child.cmdline() for child in psutil.Process().children(recursive=True)]
-    assert left == [], "a process was left behind"
+    left = set(psutil.Process().children(recursive=True)) - before
+    assert left == set(), "a process was left behind"
     return result
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from support.pipeline_runs import CAPTURED_AT, in_a_thread
+from support.pipeline_runs import CAPTURED_AT, in_a_thread, single_frame
 from support.tiny_models import squares_image, tiny_pipeline, write_tiny_mpta
 from support.waiting import wait_until
 from uuid_utils import uuid7
@@ -26,8 +26,6 @@ from detector_worker.models.openvino_runtime import OpenVINORuntime
 from detector_worker.models.pipeline_config import PipelineConfig
 from detector_worker.models.pipeline_loader import PipelineLoader
 from detector_worker.pipeline.action_executor import ActionExecutor
-from detector_worker.pipeline.context import PipelineContext
-from detector_worker.pipeline.field_mapper import FieldMapper
 from detector_worker.pipeline.pipeline_executor import PipelineExecutor
 from detector_worker.storage.database_manager import DatabaseConfig, DatabaseManager
 from detector_worker.storage.drainers import Drainers
@@ -58,16 +56,14 @@ class Plant:
             time_s=1.0,
             captured_at=CAPTURED_AT,
         )
-        context = PipelineContext.from_frame(
-            frame, record_id=record_id, display_id="display-001", session_id="s-1", model_id="tiny_squares_v1"
-        )
+        context = single_frame(frame, record_id=record_id, session_id="s-1")
         return await self.executor.execute_pipeline(self.config, context)
 
     async def is_drained(self) -> bool:
         return all(sink.entries == 0 for sink in (await self.spool.backlog()).sinks.values())
 
     async def row(self, record_id: str) -> dict[str, object]:
-        (row,) = await self.database.execute_query(f"SELECT * FROM {TABLE} WHERE record_id = $1", record_id)
+        (row,) = await self.database.execute_query(f"SELECT * FROM {TABLE} WHERE record_id = $1", record_id)  # noqa: S608 - a table of our own
         return row
 
 
@@ -104,9 +100,7 @@ async def plant(servers: EmbeddedServers, tmp_path: Path) -> AsyncIterator[Plant
         stack.push_async_callback(drainers.stop, 2.0)
         loaded = await loader.load_pipeline(archive(tmp_path))
         stack.callback(loaded.close)
-        actions = ActionExecutor(
-            outbox=spool, mapper=FieldMapper(), run_blocking=in_a_thread, clock=clock, tables=loaded.config.tables
-        )
+        actions = ActionExecutor(outbox=spool, clock=clock, tables=loaded.config.tables)
         await actions.declare_tables()
         executor = PipelineExecutor(
             actions=actions,

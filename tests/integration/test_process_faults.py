@@ -6,7 +6,6 @@ import os
 import random
 import signal
 import sqlite3
-import time
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
@@ -71,7 +70,7 @@ async def watch(client: Client, cameras: RtspServer, archive: Path) -> None:
 def accepted_records(spool: Path) -> set[str]:
     """The records whose creation waits in a dead worker's spool."""
     with closing(sqlite3.connect(spool)) as connection:
-        rows = connection.execute("SELECT visit_id FROM entries WHERE kind = 'create_record'")
+        rows = connection.execute("SELECT visit_id FROM entries WHERE kind = 'CreateRecord'")
         return {str(visit_id) for (visit_id,) in rows}
 
 
@@ -110,7 +109,8 @@ async def check_rows(worker: WorkerProcess, promised: set[str]) -> None:
 
         await wait_until(all_there, timeout_s=10)
         rows = await database.fetch("SELECT record_id::text AS id, camera_id, class_name FROM tiny_visits")
-        images = {key.decode().split(":")[2] for key in await redis.keys("tiny:gate:*")}
+        keys: list[Any] = await redis.keys("tiny:gate:*")
+        images = {key.decode().split(":")[2] for key in keys}
 
     counts = Counter(row["id"] for row in rows)
     assert len(promised) >= _KILLS * _CAMERAS
@@ -159,13 +159,11 @@ async def test_a_group_that_crashes_harms_no_other_and_is_back_in_time(folder: P
             before = await frames_in(client, "cam-2", 6.0)
             pid = state["components"][group_of["cam-1"]]["pid"]
             os.kill(pid, signal.SIGSEGV)
-            crashed_s, seen = time.monotonic(), frames_of(client, "cam-1")
+            seen = frames_of(client, "cam-1")
             during = asyncio.create_task(frames_in(client, "cam-2", 6.0))
             await wait_until(lambda: frames_of(client, "cam-1") > seen + 1, timeout_s=8.0 + _GOP_S)
-            back_after_s = time.monotonic() - crashed_s
             after = await during
             state = await asyncio.to_thread(health, worker)
 
     assert after >= 0.9 * before, f"{after} frames after the crash, {before} before"
     assert state["components"][group_of["cam-1"]]["pid"] != pid
-    print(f"analysed again after {back_after_s:.1f} s; the other group: {before} -> {after} frames in 6 s")

@@ -46,7 +46,7 @@ async def watch() -> Watch:
                 next_s = max(next_s + 1 / fps, time_s)
                 frame = Frame(picture, camera_id=clip, frame_id=number, time_s=time_s, captured_at=time_s)
                 events += tracker.update(detector.detect(frame, unsure_confidence(MIN_CONFIDENCE)), frame)
-        events += tracker.finish(time_s)
+        events += tracker.finish()
         started = [event.visit for event in events if isinstance(event, VisitStarted)]
         ended = [event.visit.record_id for event in events if isinstance(event, VisitEnded)]
         assert sorted(ended) == sorted(visit.record_id for visit in started)

@@ -27,7 +27,7 @@ def new_loader(
     *,
     manager: ModelManager | None = None,
     limits: ArchiveLimits | None = None,
-    allowed_paths: tuple[Path, ...] = (),
+    allowed_paths: tuple[Path, ...] | None = None,
     network_policy: NetworkPolicy | None = None,
     download_timeout_s: float = 5.0,
 ) -> PipelineLoader:

@@ -4,7 +4,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,11 +21,10 @@ from detector_worker.core.entities import (
 from detector_worker.core.exceptions import ModelError, ServiceError
 from detector_worker.core.frame import Frame
 from detector_worker.core.outbox import SavedVisit, SpoolEntry
+from detector_worker.detection.yolo_detector import YOLODetector
 from detector_worker.models.pipeline_config import PipelineConfig, PipelineFile
 from detector_worker.pipeline.action_executor import ActionExecutor
-from detector_worker.pipeline.branches import PictureModel
 from detector_worker.pipeline.context import PipelineContext
-from detector_worker.pipeline.field_mapper import FieldMapper
 from detector_worker.pipeline.pipeline_executor import PipelineExecutor
 
 RECORD_ID = "01890a5d-ac96-774b-bcce-b302099a8057"
@@ -172,10 +171,23 @@ def branch(model_id: str, **keys: Any) -> dict[str, Any]:
 
 
 def make_actions(outbox: RecordingOutbox, tables: Mapping[str, Mapping[str, str]] | None = None) -> ActionExecutor:
-    return ActionExecutor(
-        outbox=outbox, mapper=FieldMapper(), run_blocking=in_a_thread, clock=SystemClock(), tables=tables or {}
+    return ActionExecutor(outbox=outbox, clock=SystemClock(), tables=tables or {})
+
+
+def make_executor(outbox: RecordingOutbox, models: Mapping[str, FakeModel]) -> PipelineExecutor:
+    detectors = cast("Mapping[str, YOLODetector]", models)
+    return PipelineExecutor(actions=make_actions(outbox), detectors=detectors, run_inference=in_a_thread)
+
+
+def single_frame(frame: Frame, *, record_id: str = RECORD_ID, session_id: str = RECORD_ID) -> PipelineContext:
+    """A run for one frame in which nothing has been detected yet."""
+    return PipelineContext(
+        camera_id=frame.camera_id,
+        display_id="display-001",
+        record_id=record_id,
+        session_id=session_id,
+        model_id="cars_v1",
+        frame=frame,
+        frame_id=frame.frame_id,
+        timestamp=frame.captured_at,
     )
-
-
-def make_executor(outbox: RecordingOutbox, models: Mapping[str, PictureModel]) -> PipelineExecutor:
-    return PipelineExecutor(actions=make_actions(outbox), detectors=models, run_inference=in_a_thread)

@@ -30,7 +30,6 @@ from detector_worker.core.singleton_managers import (
     PipelineStateManager,
     ServiceState,
     ServiceStateManager,
-    SessionStateManager,
     StreamStateManager,
 )
 from detector_worker.engine.engine import LaneResult, SessionId, SubscriptionSpec
@@ -92,7 +91,6 @@ class Worker:
     models: ModelStateManager
     queues: CacheStateManager
     services: ServiceStateManager
-    sessions: SessionStateManager
     streams: StreamStateManager
     reporter: StateReporter
     app: FastAPI
@@ -134,22 +132,21 @@ def counting() -> Callable[[str], Any]:
 def build(settings: Settings) -> Worker:
     engine, connections = MemoryEngine(), ConnectionManager()
     cameras, models, queues = CameraStateManager(), ModelStateManager(), CacheStateManager()
-    services, sessions, streams = ServiceStateManager(), SessionStateManager(), StreamStateManager()
+    services, streams = ServiceStateManager(), StreamStateManager()
     services.set("group-0", ServiceState("ok", pid=4711))
     reporter = StateReporter(
         cameras=cameras,
         models=models,
         queues=queues,
-        runs=PipelineStateManager(),
+        pipelines=PipelineStateManager(),
         services=services,
         monitor=SystemMonitor(disk=Path(__file__).parent),
-        count_clients=lambda: len(connections),
+        connections=connections,
     )
     access = AccessPolicy(tokens=[SecretStr(token) for token in settings.tokens], origins=settings.origins)
     processor = MessageProcessor(
         engine=engine,
         connections=connections,
-        sessions=sessions,
         streams=streams,
         collect_system_state=reporter.collect_system_state,
         camera_policy=NetworkPolicy(),
@@ -169,7 +166,7 @@ def build(settings: Settings) -> Worker:
     app = FastAPI()
     app.include_router(http_router(engine=engine, access=access, reporter=reporter))
     app.add_api_websocket_route("/", handler.handle_websocket)
-    return Worker(engine, handler, connections, cameras, models, queues, services, sessions, streams, reporter, app)
+    return Worker(engine, handler, connections, cameras, models, queues, services, streams, reporter, app)
 
 
 @asynccontextmanager

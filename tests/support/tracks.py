@@ -98,9 +98,9 @@ class Lane:
         for step in range(round(seconds * fps)):
             self.see(start_s + step / fps, *rows_at(step / fps), colour=colour)
 
-    def finish(self, time_s: float) -> None:
+    def finish(self) -> None:
         """End the lane."""
-        self.events += self.tracker.finish(time_s)
+        self.events += self.tracker.finish()
 
     @property
     def started(self) -> list[Visit]:

@@ -284,7 +284,7 @@ class StuckSink:
         await self.aborted.wait()
         return 0
 
-    async def abort(self) -> None:
+    def abort(self) -> None:
         self.aborted.set()
 
 
@@ -332,7 +332,6 @@ async def test_a_stop_while_a_sink_is_down_keeps_its_entries_and_does_not_wait(s
     assert time.monotonic() - began_s < 2
     assert not log.states[0].is_up
     assert "nobody" in (log.states[0].reason or "")
-    assert log.states[0].backlog.entries == 1
     assert await waiting(spool, Sink.REDIS) == 1
 
 

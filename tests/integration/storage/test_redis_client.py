@@ -1,10 +1,10 @@
 import asyncio
-import signal
 from collections.abc import AsyncIterator
 
 import psutil
 import pytest
 from support.folders import open_folder
+from support.freezing import frozen
 from support.waiting import wait_until
 
 from detector_worker.core.exceptions import ConfigurationError, RedisError
@@ -126,18 +126,14 @@ async def private_servers() -> AsyncIterator[EmbeddedServers]:
 
 
 async def test_a_frozen_server_costs_no_more_than_the_time_of_a_reply(private_servers: EmbeddedServers) -> None:
-    process = psutil.Process(private_servers.processes()["redis"])
     loop = asyncio.get_running_loop()
     async with RedisClient(f"unix://{private_servers.redis_socket}", connect_s=0.5, reply_s=0.5) as client:
-        process.send_signal(signal.SIGSTOP)
-        try:
+        with frozen(private_servers.processes()["redis"]):
             for _ in range(2):
                 began_s = loop.time()
                 with pytest.raises(TransientRedisError):
                     await client.set("k", "frozen")
                 assert loop.time() - began_s < 2
-        finally:
-            process.send_signal(signal.SIGCONT)
 
         await client.set("k", "thawed")
         assert await client.get("k") == b"thawed"  # and not the answer to an older question

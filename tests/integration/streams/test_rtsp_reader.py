@@ -16,7 +16,6 @@ from detector_worker.core.exceptions import StreamError
 from detector_worker.simulator.clip import Clip
 from detector_worker.simulator.rtsp_server import RtspServer
 from detector_worker.streams.frame_reader import RTSPReader
-from detector_worker.streams.frame_stamper import FrameStamper
 
 
 @pytest.fixture
@@ -28,9 +27,9 @@ async def server(tmp_path: Path) -> AsyncIterator[RtspServer]:
 def _reader(url: str, *, open_timeout_s: float = 7.0) -> RTSPReader:
     return RTSPReader(
         Address.parse(url.replace("rtsp://", "rtsp://viewer:canary-password@"), frozenset({"rtsp"})),
-        FrameStamper("gate"),
+        "gate",
+        threading.Event(),
         clock=SystemClock(),
-        stopping=threading.Event(),
         open_timeout_s=open_timeout_s,
     )
 

@@ -10,8 +10,8 @@ from websockets.typing import Origin, Subprotocol
 from detector_worker.communication.access import RateLimit
 from detector_worker.communication.websocket_handler import ConnectionLimits
 
-TOKEN = "Kanarienvogel-token-1"
-ODD_TOKEN = "päss wörd/="
+TOKEN = "Kanarienvogel-token-1"  # noqa: S105 - a canary
+ODD_TOKEN = "päss wörd/="  # noqa: S105 - a canary
 
 
 def encoded(token: str) -> str:

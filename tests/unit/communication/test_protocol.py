@@ -65,28 +65,25 @@ async def test_a_message_beyond_all_measure_closes_the_connection(worker: Worker
     assert client.close_code == 1009
 
 
-@pytest.mark.parametrize(
-    ("error", "code"),
-    [
-        (exceptions.ModelLoadError("No ZIP", where="front.mpta", mend="Pack it."), "archive_invalid"),
-        (exceptions.PipelineError("No class", where="front.mpta", mend="Name it."), "archive_invalid"),
-        (exceptions.ModelCacheError("Too big", where="front.mpta", mend="Less."), "limit_exceeded"),
-        (exceptions.MessageProcessingError("404", where="u", mend="m", code="download_failed"), "download_failed"),
-        (exceptions.MessageProcessingError("odd", where="u", mend="m", code="from_the_future"), "internal"),
-        (exceptions.ServiceError("No group", where="engine", mend="Wait."), "internal"),
-        (RuntimeError("a secret of the inside"), "internal"),
-    ],
+REFUSALS_OF_THE_ENGINE: tuple[tuple[Exception, str], ...] = (
+    (exceptions.ModelLoadError("No ZIP", where="front.mpta", mend="Pack it."), "archive_invalid"),
+    (exceptions.PipelineError("No class", where="front.mpta", mend="Name it."), "archive_invalid"),
+    (exceptions.ModelCacheError("Too big", where="front.mpta", mend="Less."), "limit_exceeded"),
+    (exceptions.MessageProcessingError("404", where="u", mend="m", code="download_failed"), "download_failed"),
+    (exceptions.MessageProcessingError("odd", where="u", mend="m", code="from_the_future"), "internal"),
+    (exceptions.ServiceError("No group", where="engine", mend="Wait."), "internal"),
+    (RuntimeError("a secret of the inside"), "internal"),
 )
-async def test_the_engines_refusal_becomes_a_code(
-    worker: Worker, client: ClientConnection, error: Exception, code: str
-) -> None:
-    worker.engine.fail_with = error
 
-    reply = await ask(client, "subscribe", subscription())
 
-    assert error_of(reply)[0] == code
-    assert "secret" not in str(reply)
-    assert reply["type"] == "subscribeAck"
+async def test_the_engines_refusal_becomes_a_code(worker: Worker, client: ClientConnection) -> None:
+    for error, code in REFUSALS_OF_THE_ENGINE:
+        worker.engine.fail_with = error
+
+        reply = await ask(client, "subscribe", subscription())
+
+        assert (reply["type"], error_of(reply)[0]) == ("subscribeAck", code), error
+        assert "secret" not in str(reply)
 
 
 async def test_unsubscribe_lets_go_once(worker: Worker, client: ClientConnection) -> None:
@@ -100,19 +97,15 @@ async def test_unsubscribe_lets_go_once(worker: Worker, client: ClientConnection
     assert not worker.engine.held
 
 
-@pytest.mark.parametrize("session", ["S-1", 17, 2.5])
-async def test_a_display_gets_its_session_and_loses_it(
-    worker: Worker, client: ClientConnection, session: str | float
-) -> None:
-    assert (await ask(client, "setSessionId", {"displayIdentifier": "desk", "sessionId": session}))[
-        "status"
-    ] == "success"
-    assert worker.engine.sessions == {"desk": session}
-    assert worker.sessions.get("desk") == session
+async def test_a_display_gets_its_session_and_loses_it(worker: Worker, client: ClientConnection) -> None:
+    for session in ("S-1", 17, 2.5):
+        reply = await ask(client, "setSessionId", {"displayIdentifier": "desk", "sessionId": session})
+
+        assert reply == {"type": "setSessionIdAck", "status": "success"}
+        assert worker.engine.sessions == {"desk": session}
 
     await ask(client, "setSessionId", {"subscriptionIdentifier": "desk;gate", "sessionId": None})
     assert worker.engine.sessions == {"desk": None}
-    assert worker.sessions.get("desk") is None
 
 
 async def test_state_report_shows_the_read_model(worker: Worker, client: ClientConnection) -> None:

@@ -113,7 +113,7 @@ def test_loopback_private_and_public_addresses_are_permitted_by_default(text: st
 @pytest.mark.parametrize(
     "text",
     [
-        "169.254.169.254", "169.254.3.4", "fe80::1", "224.0.0.1", "ff02::1", "0.0.0.0", "::", "255.255.255.255",
+        "169.254.169.254", "169.254.3.4", "fe80::1", "224.0.0.1", "ff02::1", "0.0.0.0", "::", "255.255.255.255",  # noqa: S104 - an address to be refused
         "::ffff:169.254.169.254", "::ffff:0.0.0.0", "2002:a9fe:a9fe::1", "64:ff9b::a9fe:a9fe", "fd00:ec2::254",
         "100.100.100.200",
     ],

@@ -44,7 +44,7 @@ def from_environment(**variables: str) -> Configuration:
         ("ACCESS__ORIGINS", "desk.example", ("access.origins", "desk.example", "https?://")),
         ("LOGGING__LEVEL", "loud", ("logging.level", "'LOUD'", "'WARNING'")),
         ("SPOOL__DRAIN_SECONDS", "60", ("spool.drain_seconds", "'60'", "8")),
-        ("SERVER__HOST", "0.0.0.0", ("server.host", "'0.0.0.0'", "access.tokens", "allow_anonymous_network")),
+        ("SERVER__HOST", "0.0.0.0", ("server.host", "'0.0.0.0'", "access.tokens", "allow_anonymous_network")),  # noqa: S104 - a host to be checked
         ("REDIS__URL", "http://a:Kanarienvogel@b", ("redis.url", "***", "rediss://")),
         ("DATABASE", "postgres://a:Kanarienvogel@b", ("database", "must be an object")),
         ("DATABASE__PASWORD", "Kanarienvogel", ("database.pasword", "no such setting", "database.password")),
@@ -138,8 +138,8 @@ def test_this_machine_needs_no_token(host: str) -> None:
 
 
 def test_listening_beyond_this_machine_without_tokens_is_possible_but_warned_of() -> None:
-    open_to_all = from_environment(SERVER__HOST="0.0.0.0", ACCESS__ALLOW_ANONYMOUS_NETWORK="true")
-    guarded = from_environment(SERVER__HOST="0.0.0.0", ACCESS__TOKENS="Kanarienvogel,a-token-that-is-long-enough")
+    open_to_all = from_environment(SERVER__HOST="0.0.0.0", ACCESS__ALLOW_ANONYMOUS_NETWORK="true")  # noqa: S104 - a host to be checked
+    guarded = from_environment(SERVER__HOST="0.0.0.0", ACCESS__TOKENS="Kanarienvogel,a-token-that-is-long-enough")  # noqa: S104 - a host to be checked
 
     assert "Anybody" in open_to_all.warnings()[0]
     assert "guessed" in guarded.warnings()[0]
@@ -187,7 +187,7 @@ def test_an_empty_yaml_file_means_defaults(temp_config_file: Path) -> None:
 
 
 def test_a_configuration_crosses_the_border_of_a_process_and_cannot_be_changed() -> None:
-    configuration = from_environment(DATABASE__HOST="db", DATABASE__PASSWORD="x")
+    configuration = from_environment(DATABASE__HOST="db", DATABASE__PASSWORD="x")  # noqa: S106 - a canary
 
     assert pickle.loads(pickle.dumps(configuration)) == configuration  # noqa: S301 - our own bytes
     with pytest.raises(ValueError, match="frozen"):

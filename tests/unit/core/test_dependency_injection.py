@@ -37,7 +37,7 @@ class Egg:
 
 
 class Unhinted:
-    def __init__(self, what) -> None:  # type: ignore[no-untyped-def] # that is the point
+    def __init__(self, what) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001 - that is the point
         self.what = what
 
 

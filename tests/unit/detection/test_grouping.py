@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.tracks import CLASSES, Row, detections
 
-from detector_worker.detection.grouping import GroupRules, PartHabits, find_wholes
+from detector_worker.detection.grouping import GroupRules, find_wholes
 
 
 def wholes(*rows: Row) -> list[int]:
@@ -58,17 +58,6 @@ def test_a_whole_is_never_itself_a_part(objects: list[tuple[tuple[float, float, 
     found = wholes(*((*xyxy, name, 0.9) for xyxy, name in objects))
 
     assert all(found[whole] == -1 for whole in found if whole >= 0)
-
-
-def test_a_class_seen_on_its_own_mostly_is_no_part() -> None:
-    habits = PartHabits()
-    assert habits.may_be_part("car")
-
-    habits.note_object("car", inside=False)
-    habits.note_object("frontal", inside=True)
-
-    assert not habits.may_be_part("car")
-    assert habits.may_be_part("frontal")
 
 
 def test_a_group_needs_one_expected_class_and_all_required_ones() -> None:

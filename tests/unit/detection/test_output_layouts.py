@@ -9,13 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as numpy_st
 
-from detector_worker.detection.output_layouts import (
-    Candidates,
-    decode_classification,
-    decode_yolov8,
-    decode_yolox,
-    nms,
-)
+from detector_worker.core.entities import Detections
+from detector_worker.detection.output_layouts import decode_classification, decode_yolov8, decode_yolox, nms
 
 Row = tuple[float, float, float, float, float, int]
 
@@ -56,7 +51,7 @@ def reference_iou(one: Any, other: Any) -> float:
     return shared / union if union > 0 else 0.0
 
 
-def assert_same(candidates: Candidates, rows: list[Row]) -> None:
+def assert_same(candidates: Detections, rows: list[Row]) -> None:
     assert len(rows) > 5, "a reference without boxes proves nothing"
     expected = np.array(rows)
     np.testing.assert_allclose(candidates.xyxy, expected[:, :4], rtol=1e-5, atol=1e-3)
@@ -71,14 +66,14 @@ def test_yolov8_agrees_with_the_reference() -> None:
     boxes = rng.uniform(0, 600, (1, 4, 700))
     output = np.concatenate((boxes, rng.uniform(0, 1, (1, 5, 700)) ** 6), axis=1).astype(np.float32)
 
-    assert_same(decode_yolov8(output, 5, 0.6), reference_yolov8(output, 0.6))
+    assert_same(decode_yolov8(output, tuple("abcde"), 0.6), reference_yolov8(output, 0.6))
 
 
 def test_yolov8_reads_no_further_than_its_classes() -> None:
     output = np.zeros((1, 4 + 3 + 32, 10), np.float32)
     output[0, 5, 2], output[0, 20, 3] = 0.9, 1.0
 
-    assert decode_yolov8(output, 3, 0.5).class_id.tolist() == [1]
+    assert decode_yolov8(output, tuple("abc"), 0.5).class_id.tolist() == [1]
 
 
 def test_yolox_agrees_with_the_reference() -> None:
@@ -86,14 +81,14 @@ def test_yolox_agrees_with_the_reference() -> None:
     output = rng.normal(0, 1.5, (1, 84, 4 + 1 + 6)).astype(np.float32)
     output[..., 4:] = rng.uniform(0, 1, (1, 84, 7)) ** 0.5
 
-    assert_same(decode_yolox(output, (64, 64), 0.5), reference_yolox(output, 64, 64, 0.5))
+    assert_same(decode_yolox(output, tuple("abcdef"), 0.5, input_hw=(64, 64)), reference_yolox(output, 64, 64, 0.5))
 
 
 def test_yolox_agrees_with_the_reference_on_a_rectangle() -> None:
     rng = np.random.default_rng(3)
     output = rng.uniform(0, 1, (1, 12 * 20 + 6 * 10 + 3 * 5, 8)).astype(np.float32)
 
-    assert_same(decode_yolox(output, (96, 160), 0.7), reference_yolox(output, 96, 160, 0.7))
+    assert_same(decode_yolox(output, tuple("abc"), 0.7, input_hw=(96, 160)), reference_yolox(output, 96, 160, 0.7))
 
 
 @pytest.mark.parametrize("wild", [np.inf, -np.inf, np.nan, 1e30])
@@ -104,7 +99,7 @@ def test_wild_numbers_give_no_box_that_is_not_finite(wild: float) -> None:
     yolox[..., 4:] = 0.9
 
     with np.errstate(all="ignore"):
-        for found in (decode_yolov8(yolov8, 1, 0.5), decode_yolox(yolox, (64, 64), 0.5)):
+        for found in (decode_yolov8(yolov8, ("a",), 0.5), decode_yolox(yolox, tuple("abc"), 0.5, input_hw=(64, 64))):
             assert np.isfinite(found.xyxy).all()
 
 
@@ -112,7 +107,7 @@ def test_of_too_many_boxes_the_most_confident_stay() -> None:
     output = np.zeros((1, 5, 3000), np.float32)
     output[0, 4] = np.random.default_rng(4).permutation(np.linspace(0.5, 1, 3000))
 
-    found = decode_yolov8(output, 1, 0.5)
+    found = decode_yolov8(output, ("a",), 0.5)
 
     assert len(found.confidence) == 1000
     assert found.confidence.min() >= np.sort(output[0, 4])[-1000]
@@ -135,20 +130,20 @@ def test_logits_that_are_huge_or_sum_to_one_by_chance_are_still_logits() -> None
 
 
 @st.composite
-def boxes(draw: st.DrawFn) -> Candidates:
+def boxes(draw: st.DrawFn) -> Detections:
     count = draw(st.integers(0, 25))
     corners = draw(numpy_st.arrays(np.float32, (count, 2), elements=st.integers(-20, 60)))
     sizes = draw(numpy_st.arrays(np.float32, (count, 2), elements=st.integers(1, 40)))
     confidence = draw(numpy_st.arrays(np.float32, (count,), elements=st.integers(1, 1000), unique=True)) / 1000
     class_id = draw(numpy_st.arrays(np.int32, (count,), elements=st.integers(0, 3)))
-    return Candidates(np.hstack((corners, corners + sizes)), confidence.astype(np.float32), class_id)
+    return Detections(np.hstack((corners, corners + sizes)), confidence.astype(np.float32), class_id, tuple("abcd"))
 
 
 THRESHOLD = 0.4567  # no quotient of small whole numbers, so that rounding decides nothing
 
 
 @given(candidates=boxes(), across_classes=st.booleans())
-def test_nms_keeps_exactly_what_the_greedy_rule_keeps(candidates: Candidates, across_classes: bool) -> None:
+def test_nms_keeps_exactly_what_the_greedy_rule_keeps(candidates: Detections, across_classes: bool) -> None:
     kept: list[int] = []
     for row in sorted(range(len(candidates.confidence)), key=lambda row: -candidates.confidence[row]):
         rivals = [one for one in kept if across_classes or candidates.class_id[one] == candidates.class_id[row]]
@@ -159,7 +154,7 @@ def test_nms_keeps_exactly_what_the_greedy_rule_keeps(candidates: Candidates, ac
 
 
 @given(candidates=boxes(), across_classes=st.booleans())
-def test_nms_done_twice_changes_nothing(candidates: Candidates, across_classes: bool) -> None:
+def test_nms_done_twice_changes_nothing(candidates: Detections, across_classes: bool) -> None:
     once = candidates.select(nms(candidates, iou=THRESHOLD, across_classes=across_classes))
 
     assert nms(once, iou=THRESHOLD, across_classes=across_classes).tolist() == list(range(len(once.confidence)))

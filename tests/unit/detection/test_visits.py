@@ -56,7 +56,7 @@ def test_a_car_hidden_by_a_passing_truck_is_not_recorded_again() -> None:
 def test_something_seen_in_too_few_frames_is_no_visit() -> None:
     lane = Lane()
     lane.play(0, 0.6, lambda s: [PARKED])
-    lane.finish(0.6)
+    lane.finish()
 
     assert lane.events == []
 
@@ -106,7 +106,7 @@ def test_the_end_of_a_file_ends_all_visits_and_records_what_was_still_driving_in
     lane.play(0, 2, lambda s: [PARKED], fps=10)
     lane.play(2, 0.6, lambda s: [PARKED, box(-110 + 120 * s, 250)], fps=10)
 
-    lane.finish(2.6)
+    lane.finish()
 
     assert [visit.record_id for visit in lane.started] == ["record-1", "record-2"]
     assert sorted(lane.ended) == ["record-1", "record-2"]
@@ -149,7 +149,7 @@ def test_few_pictures_are_held_however_many_objects_wait() -> None:
         0, 20, lambda s: [box(10 + 150 * i, 20 + 90 * j + s % 3, p=0.5 + s / 50) for i in range(4) for j in range(3)]
     )
 
-    frames = {id(shot.frame) for shots in lane.tracker._shots._shots.values() for shot in shots}
+    frames = {id(shot.frame) for followed in lane.tracker._followed.values() for shot in followed.shots}
     assert lane.started == []
     assert 0 < len(frames) <= 16
 
@@ -172,7 +172,7 @@ def test_a_front_inside_its_car_is_no_visit_of_its_own() -> None:
     lane = Lane(expected=["car", "frontal"])
     front: Row = (260, 120, 318, 158, "frontal", 0.8)
     lane.play(0, 4, lambda s: [PARKED, front])
-    lane.finish(4)
+    lane.finish()
 
     assert [visit.class_name for visit in lane.started] == ["car"]
 
@@ -183,6 +183,24 @@ def test_a_car_passing_before_a_bus_has_its_own_visit() -> None:
     lane.play(0, 5, lambda s: [bus, box(-120 + 160 * s, 120)])
 
     assert [visit.class_name for visit in lane.started] == ["bus", "car"]
+
+
+def test_a_car_that_comes_into_sight_before_a_bus_has_its_own_visit_where_cars_have_been_seen_alone() -> None:
+    lane = Lane(expected=["car", "bus"])
+    bus: Row = (150, 20, 500, 200, "bus", 0.9)
+    lane.play(0, 2, lambda s: [box(500, 250)])
+    lane.play(2, 3, lambda s: [bus, box(250, 120)])
+
+    assert [visit.class_name for visit in lane.started] == ["car", "bus", "car"]
+
+
+def test_the_class_that_most_detections_speak_for_names_the_visit() -> None:
+    lane = Lane()
+    lane.play(0, 1.2, lambda s: [box(200, name="truck" if s in {0.2, 0.4} else "car")])
+    lane.see(1.2, box(200, name="truck"))
+
+    assert [visit.class_name for visit in lane.started] == ["car"]
+    assert [visit.class_name for visit in lane.tracker.live_visits()] == ["car"]
 
 
 def test_of_two_cars_each_plate_goes_with_its_own() -> None:
@@ -197,7 +215,7 @@ def test_of_two_cars_each_plate_goes_with_its_own() -> None:
 def test_an_unexpected_class_is_no_visit() -> None:
     lane = Lane(expected=["truck"])
     lane.play(0, 3, lambda s: [PARKED])
-    lane.finish(3)
+    lane.finish()
 
     assert lane.events == []
 

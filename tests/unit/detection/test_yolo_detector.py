@@ -235,7 +235,7 @@ async def test_the_real_detector_agrees_with_its_description() -> None:
 
     canvas = np.full((416, 416, 3), 114, np.uint8)
     canvas[:234] = picture.reformat(416, 234, "bgr24", interpolation="BILINEAR").to_ndarray()
-    [raw] = detector.model.compiled_for((640, 360)).infer(canvas[np.newaxis]).values()
+    [raw] = detector.model.compiled_for((640, 360)).infer(canvas).values()
     best = int((raw[0, :, 4] * raw[0, :, 5:].max(axis=1)).argmax())
     stride, offset = (8, 0) if best < 2704 else (16, 2704) if best < 3380 else (32, 3380)
     row, column = divmod(best - offset, 416 // stride)

@@ -1,4 +1,5 @@
 import contextlib
+import hashlib
 import io
 import os
 import random
@@ -104,21 +105,21 @@ def everything_below(folder: Path) -> set[Path]:
 
 
 def test_an_archive_is_unpacked_under_its_hash(tmp_path: Path, cache_dir: Path) -> None:
-    archive = extract_archive(write(tmp_path, zip_bytes(GOOD)), cache_dir, LIMITS)
+    path = write(tmp_path, zip_bytes(GOOD))
 
-    assert archive.folder == cache_dir / archive.sha256
-    assert {
-        path.relative_to(archive.folder).as_posix(): path.read_bytes() for path in archive.folder.rglob("*.*")
-    } == GOOD
+    folder = extract_archive(path, cache_dir, LIMITS, where="archive a")
+
+    assert folder == cache_dir / hashlib.sha256(path.read_bytes()).hexdigest()
+    assert {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*.*")} == GOOD
 
 
 def test_the_second_time_it_is_found_there(tmp_path: Path, cache_dir: Path) -> None:
     path = write(tmp_path, zip_bytes(GOOD))
-    first = extract_archive(path, cache_dir, LIMITS)
-    marker = first.folder / "marker"
+    first = extract_archive(path, cache_dir, LIMITS, where="archive a")
+    marker = first / "marker"
     marker.touch()
 
-    assert extract_archive(path, cache_dir, LIMITS) == first
+    assert extract_archive(path, cache_dir, LIMITS, where="archive a") == first
     assert marker.exists()
 
 
@@ -126,10 +127,10 @@ def test_several_at_once_agree(tmp_path: Path, cache_dir: Path) -> None:
     path = write(tmp_path, zip_bytes(GOOD))
 
     with ThreadPoolExecutor(8) as pool:
-        found = set(pool.map(lambda _: extract_archive(path, cache_dir, LIMITS), range(16)))
+        found = set(pool.map(lambda _: extract_archive(path, cache_dir, LIMITS, where="archive a"), range(16)))
 
     assert len(found) == 1
-    assert [entry.name for entry in cache_dir.iterdir()] == [found.pop().sha256]
+    assert list(cache_dir.iterdir()) == [found.pop()]
 
 
 @pytest.mark.parametrize("name", attacks())
@@ -138,7 +139,7 @@ def test_a_hostile_archive_is_refused_and_leaves_nothing(tmp_path: Path, cache_d
     before = everything_below(tmp_path)
 
     with pytest.raises(ModelLoadError) as caught:
-        extract_archive(path, cache_dir, RATIO_LIMITS if name == "ratio" else LIMITS)
+        extract_archive(path, cache_dir, RATIO_LIMITS if name == "ratio" else LIMITS, where="archive a")
 
     assert caught.value.mend
     assert everything_below(tmp_path) - before <= {cache_dir, cache_dir.parent}
@@ -158,8 +159,9 @@ def test_a_hostile_archive_is_refused_and_leaves_nothing(tmp_path: Path, cache_d
     ],
 )
 def test_the_refusal_names_the_fault(tmp_path: Path, cache_dir: Path, name: str, what: str) -> None:
+    limits = RATIO_LIMITS if name == "ratio" else LIMITS
     with pytest.raises(ModelLoadError, match=what):
-        extract_archive(write(tmp_path, attacks()[name]), cache_dir, RATIO_LIMITS if name == "ratio" else LIMITS)
+        extract_archive(write(tmp_path, attacks()[name]), cache_dir, limits, where="archive a")
 
 
 def test_too_large_a_file_is_not_even_read(tmp_path: Path, cache_dir: Path) -> None:
@@ -168,13 +170,13 @@ def test_too_large_a_file_is_not_even_read(tmp_path: Path, cache_dir: Path) -> N
         file.truncate(1 << 40)
 
     with pytest.raises(ModelLoadError, match="larger than"):
-        extract_archive(path, cache_dir, LIMITS)
+        extract_archive(path, cache_dir, LIMITS, where="archive a")
 
 
 def test_a_missing_file_and_a_folder_are_clear_errors(tmp_path: Path, cache_dir: Path) -> None:
     for path in (tmp_path / "absent.mpta", tmp_path):
         with pytest.raises(ModelLoadError):
-            extract_archive(path, cache_dir, LIMITS)
+            extract_archive(path, cache_dir, LIMITS, where="archive a")
 
 
 def test_mutated_archives_are_unpacked_or_refused_and_never_leave_the_cache(tmp_path: Path, cache_dir: Path) -> None:
@@ -184,7 +186,7 @@ def test_mutated_archives_are_unpacked_or_refused_and_never_leave_the_cache(tmp_
         for _ in range(rng.randint(1, 6)):
             mutated[rng.randrange(len(mutated))] = rng.randrange(256)
         with contextlib.suppress(ModelLoadError):
-            extract_archive(write(tmp_path, bytes(mutated)), cache_dir, LIMITS)
+            extract_archive(write(tmp_path, bytes(mutated)), cache_dir, LIMITS, where="archive a")
 
     assert {entry.name for entry in tmp_path.iterdir()} <= {"a.mpta", "inside"}
     assert [entry.name for entry in (tmp_path / "inside").iterdir()] in ([], ["cache"])
@@ -192,10 +194,13 @@ def test_mutated_archives_are_unpacked_or_refused_and_never_leave_the_cache(tmp_
 
 
 def test_old_leftovers_go_and_young_ones_stay(cache_dir: Path) -> None:
-    old, young, other = (cache_dir / name for name in (".extracting-old", ".extracting-young", "else"))
+    old, young, other = (cache_dir / name for name in (".unfinished-old", ".unfinished-young", "else"))
+    old_file = cache_dir / ".unfinished-file"
     for folder in (old, young, other):
         folder.mkdir(parents=True)
-    os.utime(old, (time.time() - 7200, time.time() - 7200))
+    old_file.touch()
+    for left in (old, old_file):
+        os.utime(left, (time.time() - 7200, time.time() - 7200))
 
     remove_leftovers(cache_dir)
 

@@ -20,7 +20,7 @@ def spec(
     takes_bytes: bool = False,
     names: str | None = None,
 ) -> ModelSpec:
-    return ModelSpec(input_hw, False, takes_bytes, outputs, {} if names is None else {"names": names}, 1)
+    return ModelSpec(input_hw, False, takes_bytes, outputs, {} if names is None else {"names": names})
 
 
 def test_the_places_of_three_strides_are_counted() -> None:
@@ -112,5 +112,5 @@ def test_hostile_names_in_a_model_are_passed_over(names: str) -> None:
 
 
 def test_more_names_than_classes_are_an_error() -> None:
-    with pytest.raises(ModelLoadError, match="names 3 classes, the model has 2"):
+    with pytest.raises(ModelLoadError, match="has 2 classes, the archive names 3"):
         read_model(settings("classification", classes=["a", "b", "c"]), spec({"out": (1, 2)}))

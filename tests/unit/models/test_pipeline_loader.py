@@ -92,6 +92,13 @@ async def test_only_the_allowed_folders_are_read(tmp_path: Path) -> None:
             await loader.load_from_url(str(url))
 
 
+async def test_without_an_allowed_folder_no_path_is_read(tmp_path: Path) -> None:
+    path = write_tiny_mpta(tmp_path / "a.mpta")
+
+    with pytest.raises(ModelLoadError, match="may not be read"):
+        await new_loader(tmp_path / "cache", allowed_paths=()).load_from_url(str(path))
+
+
 @pytest.mark.parametrize("url", ["ftp://host/a.mpta", "", "a\x00b", "file:///a%00b", "rtsp://host/a", "file://host/a"])
 async def test_what_is_no_address_of_an_archive_is_refused(tmp_path: Path, url: str) -> None:
     with pytest.raises(DetectorWorkerError):
@@ -120,12 +127,16 @@ async def test_an_archive_without_pipeline_json_says_so(tmp_path: Path) -> None:
             "the id 'redis_save_image' is used 2 times",
         ),
         ({"branches": []}, "waitForBranches: there is no branch 'tiny_hue_v1'"),
+        *(
+            ({"branches": [branch(resultField=name), tone()]}, f"pipeline.branches[0].resultField: '{name}' has")
+            for name in ("confidence", "error", "type")
+        ),
         ({"branches": []}, "pipeline.parallelActions[0].fields.hue: {tiny_hue_v1.hue} can never have a value"),
         ({"expectedClasses": ["reed"]}, "expectedClasses: the detector knows no class 'reed'; did you mean 'red'?"),
         ({"branches": [branch(cropClass="Wheel"), tone()]}, "no class 'Wheel'"),
         (
             {"actions": [{"type": "redis_save_image", "key": "a", "region": "plate"}]},
-            "redis_save_image.region: the detector knows no class 'plate'",
+            "pipeline.actions[0].region: the detector knows no class 'plate'",
         ),
     ],
 )
@@ -175,3 +186,11 @@ async def test_connections_in_an_archive_are_ignored_with_a_warning(tmp_path: Pa
     pipeline = await new_loader(tmp_path / "cache").load_pipeline(path)
 
     assert pipeline.warnings == ("pipeline.postgresql is ignored: connections are the worker's own settings",)
+
+
+async def test_a_crop_class_without_a_crop_is_warned_of(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.mpta", branches=[branch(crop=False, cropClass="red"), tone()])
+
+    pipeline = await new_loader(tmp_path / "cache").load_pipeline(path)
+
+    assert pipeline.warnings == ("pipeline.branches[0].cropClass has no effect without crop: true",)

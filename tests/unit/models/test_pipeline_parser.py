@@ -33,10 +33,10 @@ def test_all_faults_are_told_at_once_with_their_paths() -> None:
 
     what = refusal(document)
 
-    assert "pipeline.minConfidence: the number 3 stands there, allowed is less than or equal to 1" in what
+    assert "pipeline.minConfidence: 3 stands there, allowed is less than or equal to 1" in what
     assert "pipeline.stability.minFrames: a text of 4 characters stands there" in what
     assert "pipeline.stability.minIou: null stands there" in what
-    assert "pipeline.targetFps: the number -1 stands there" in what
+    assert "pipeline.targetFps: -1 stands there" in what
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_a_byte_order_mark_is_no_fault() -> None:
 def test_a_thousand_faults_are_told_in_bounds() -> None:
     what = refusal(tiny_pipeline(**{f"unknown{number}": 1 for number in range(1000)}))
 
-    assert "and 950 more" in what
+    assert what.endswith("and more")
     assert len(what) < 10_000
 
 

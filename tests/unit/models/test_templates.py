@@ -6,12 +6,14 @@ from hypothesis import strategies as st
 from support.tiny_models import tiny_pipeline
 
 from detector_worker.core.exceptions import PipelineError
+from detector_worker.models.pipeline_checks import template_faults
 from detector_worker.models.pipeline_config import PipelineFile
-from detector_worker.models.templates import Placeholder, parse_template, template_problems
+from detector_worker.models.templates import Placeholder, parse_template
 
 
 def problems_of(**overrides: object) -> list[tuple[str, str]]:
-    return template_problems(PipelineFile.model_validate(tiny_pipeline(**overrides)).pipeline)
+    faults = template_faults(PipelineFile.model_validate(tiny_pipeline(**overrides)).pipeline)
+    return [(path, what) for path, _, what in (fault.partition(": ") for fault in faults)]
 
 
 def test_text_and_names_come_in_their_order() -> None:
@@ -62,7 +64,7 @@ def test_a_misspelt_name_is_found_with_its_path_and_a_hint() -> None:
     [(path, what)] = problems_of(actions=[action])
 
     assert path == "pipeline.actions[0].message.deep[0]"
-    assert "{record_id}" in what
+    assert "'record_id'" in what
 
 
 def test_an_attribute_is_no_name() -> None:

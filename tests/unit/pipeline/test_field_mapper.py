@@ -127,7 +127,7 @@ def test_the_extension_of_the_file_name_is_the_callers() -> None:
     ["{0}", "{}", "{a[b]}", "{camera_id!r}", "{camera_id:>10}", "{camera_id:{track_id}}", "{", "a } b", "{a b}"],
 )
 def test_what_is_more_than_a_plain_name_is_refused(template: str) -> None:
-    with pytest.raises(PipelineError, match="field it"):
+    with pytest.raises(PipelineError, match="The template"):
         resolve(template)
 
 

@@ -24,11 +24,12 @@ from support.pipeline_runs import (
     make_shot,
     make_visit,
     says,
+    single_frame,
 )
 
-from detector_worker.core.entities import BoundingBox, ClassificationResult, PipelineResult
+from detector_worker.core.entities import BoundingBox, ClassificationResult, PipelineResult, Shot
 from detector_worker.core.frame import Frame
-from detector_worker.core.outbox import CreateRecord, PublishMessage, UpdateRecord
+from detector_worker.core.outbox import CreateRecord, PublishMessage, StoreImage, UpdateRecord
 from detector_worker.pipeline.context import PipelineContext
 from detector_worker.pipeline.pipeline_executor import PipelineExecutor
 
@@ -155,7 +156,6 @@ async def test_branches_that_are_not_parallel_run_in_their_order_beside_the_para
     [
         (fails(), "model_error", "The runtime failed"),
         (FakeModel(ValueError("secret detail")), "unexpected_error", "unexpected ValueError"),
-        (FakeModel(TimeoutError()), "model_error", "timed out by itself"),
     ],
 )
 async def test_an_error_stays_in_its_branch_and_is_told_by_its_kind(
@@ -175,7 +175,7 @@ async def test_an_error_stays_in_its_branch_and_is_told_by_its_kind(
 async def test_a_model_that_is_not_loaded_fails_its_branch_alone() -> None:
     result = await run({"brand_v1": says("Toyota", 0.9)}, branch("brand_v1"), branch("bodytype_v1"))
 
-    assert result.classification_results["bodytype_v1"]["type"] == "model_error"
+    assert result.classification_results["bodytype_v1"]["type"] == "unexpected_error"
     assert result.status == "partial"
 
 
@@ -332,6 +332,51 @@ async def test_a_nested_branch_reads_what_its_detecting_parent_found() -> None:
     assert picture.shape == (20, 60, 3)
 
 
+async def test_an_action_after_a_detecting_branch_saves_what_that_one_found() -> None:
+    finder, outbox = says(None, 0), RecordingOutbox()
+    finder.found = detections(("plate", PLATE, 0.8))
+    image = {"type": "redis_save_image", "region": "plate", "key": "plates:{record_id}"}
+
+    result = await run(
+        {"finder_v1": finder},
+        branch("finder_v1", modelType="detection"),
+        outbox=outbox,
+        context=make_context(make_visit(parts=False)),
+        parallelActions=[image],
+    )
+
+    assert len(outbox.deliveries(StoreImage)) == 1
+    assert result.status == "completed"
+
+
+async def test_the_frame_of_the_run_is_read_once_though_it_is_a_shot_as_well() -> None:
+    model, context = says("x", 0.9), make_context()
+    shots = (make_shot(1), Shot(context.frame, context.detections, 0.5))
+    visit = make_visit(shots=shots)
+    again = PipelineContext.from_visit(
+        visit, context.frame, display_id="display-001", session_id=None, model_id="cars_v1"
+    )
+
+    await run({"brand_v1": model}, branch("brand_v1", voting={"frames": 5}), context=again)
+
+    assert len(model.pictures) == 2
+
+
+async def test_branches_side_by_side_lose_nothing_of_what_their_actions_write() -> None:
+    outbox, names = RecordingOutbox(), [f"brand_v{number}" for number in range(6)]
+    image = {"type": "redis_save_image", "region": "frame", "key": "frames:{record_id}"}
+    branches = [
+        branch(name, actions=[{**TOLD, "id": f"t{name}", "message": "x"}, {**image, "id": f"i{name}"}])
+        for name in names
+    ]
+
+    result = await run({name: says("x", 0.9) for name in names}, *branches, outbox=outbox, parallelActions=[])
+
+    wanted = {f"{RECORD_ID}:{kind}{name}" for kind in "ti" for name in names}
+    assert sorted(entry.key for entry in outbox.entries[1:]) == sorted(wanted)
+    assert result.status == "completed"
+
+
 async def test_a_refused_record_fails_the_run_and_its_update_is_not_tried() -> None:
     outbox = RecordingOutbox(refuses=True)
 
@@ -380,10 +425,7 @@ async def detect(found: Any, **keys: Any) -> tuple[PipelineResult, RecordingOutb
     detector, outbox = says(None, 0), RecordingOutbox()
     detector.found = found
     executor = make_executor(outbox, {"cars_v1": detector})
-    context = PipelineContext.from_frame(
-        make_frame(), record_id=RECORD_ID, display_id="d", session_id=None, model_id="cars_v1"
-    )
-    return await executor.execute_pipeline(make_config(actions=[CREATE], **keys), context), outbox
+    return await executor.execute_pipeline(make_config(actions=[CREATE], **keys), single_frame(make_frame())), outbox
 
 
 async def test_a_single_frame_is_detected_first() -> None:

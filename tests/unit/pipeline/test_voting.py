@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detector_worker.core.entities import ClassificationResult
-from detector_worker.pipeline.voting import join_votes
+from detector_worker.pipeline.branches import join_votes
 
 Method = Literal["confidence_weighted", "majority"]
 votes = st.lists(

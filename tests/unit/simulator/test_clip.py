@@ -14,7 +14,6 @@ def test_every_picture_of_a_film_is_kept_with_its_time(tmp_path: Path) -> None:
 
     assert [picture.timestamp for picture in clip.pictures] == [9000 * number for number in range(20)]
     assert clip.duration_s == pytest.approx(2.0)
-    assert clip.wh == (640, 384)
 
 
 def test_reordered_pictures_leave_at_an_even_pace(tmp_path: Path) -> None:

@@ -1,12 +1,9 @@
 import struct
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detector_worker.simulator.rtp import interleaved_packet, sender_report, split_nal_units, split_payloads
-
-_UNITS = st.lists(st.binary(min_size=1, max_size=40).map(lambda body: b"\x65" + body + b"\x80"), min_size=1, max_size=5)
+from detector_worker.simulator.rtp import RtpSender, split_nal_units, split_payloads
 
 
 def _join_fragments(payloads: tuple[bytes, ...]) -> list[bytes]:
@@ -22,17 +19,10 @@ def _join_fragments(payloads: tuple[bytes, ...]) -> list[bytes]:
     return units
 
 
-@given(_UNITS)
-def test_length_prefixed_units_are_found(units: list[bytes]) -> None:
-    data = b"".join(struct.pack(">I", len(unit)) + unit for unit in units)
-
-    assert split_nal_units(data, 4) == units
-
-
 def test_units_behind_start_codes_of_both_lengths_are_found() -> None:
     data = b"\0\0\0\1\x67abc\0\0\1\x68de\0\0\0\1\x65fgh"
 
-    assert split_nal_units(data, None) == [b"\x67abc", b"\x68de", b"\x65fgh"]
+    assert split_nal_units(data) == [b"\x67abc", b"\x68de", b"\x65fgh"]
 
 
 @given(st.binary(min_size=1, max_size=9000))
@@ -50,23 +40,33 @@ def test_first_and_last_fragment_are_marked_as_such() -> None:
     assert flags == [0x80, 0, 0x40]
 
 
-@pytest.mark.parametrize("ends_picture", [True, False])
-def test_the_marker_tells_the_end_of_a_picture(ends_picture: bool) -> None:
-    header, payload = interleaved_packet(
-        b"abc", channel=2, sequence=70_000, timestamp=2**32 + 5, ssrc=7, ends_picture=ends_picture
-    )
-    dollar, channel, length, version, kind, sequence, timestamp, ssrc = struct.unpack(">cBHBBHII", header)
+def _sent(sender: RtpSender, timestamp: int = 0, *, due_s: float = 0.0) -> list[bytes]:
+    """Two packets, each header before its payload, behind a report where one is due."""
+    return sender.packets((b"abc", b"de"), timestamp, due_s=due_s, utc_s=1.5)
 
-    assert (dollar, channel, length, version, payload) == (b"$", 2, 15, 0x80, b"abc")
-    assert (kind & 0x80 != 0, kind & 0x7F) == (ends_picture, 96)
-    assert (sequence, timestamp, ssrc) == (70_000 - 65_536, 5, 7)
+
+def test_headers_count_the_packets_and_mark_the_end_of_a_picture() -> None:
+    sender = RtpSender(2)
+    _, *first = _sent(sender, 5)
+    second = _sent(sender, 2**32 + 6)
+    fields = [struct.unpack(">cBHBBHII", header) for header in (*first[::2], *second[::2])]
+
+    assert [*first[1::2], *second[1::2]] == [b"abc", b"de"] * 2
+    assert [field[:4] for field in fields] == [(b"$", 2, 15, 0x80), (b"$", 2, 14, 0x80)] * 2
+    assert [field[4] for field in fields] == [96, 96 | 0x80] * 2
+    assert [(field[5] - fields[0][5]) % 2**16 for field in fields] == [0, 1, 2, 3]
+    assert [(field[6] - fields[0][6]) % 2**32 for field in fields] == [0, 0, 1, 1]
+    assert len({field[7] for field in fields}) == 1
 
 
 def test_a_sender_report_ties_rtp_time_to_the_wall_clock() -> None:
-    report = sender_report(channel=1, ssrc=9, utc_s=1.5, timestamp=90_000, packets=3, payload_bytes=44)
+    sender = RtpSender(0)
+    first, header, *_ = _sent(sender)
+    report, *_ = _sent(sender, due_s=5.0)
     kind, words, ssrc, seconds, fraction, timestamp, packets, octets = struct.unpack(">xBHIIIIII", report[4:32])
 
-    assert (kind, words, ssrc) == (200, 6, 9)
+    assert (report[:2], kind, words, ssrc) == (b"$\x01", 200, 6, int.from_bytes(header[12:], "big"))
     assert (seconds - 2_208_988_800, fraction / 2**32) == (1, 0.5)
-    assert (timestamp, packets, octets) == (90_000, 3, 44)
+    assert (timestamp - int.from_bytes(first[20:24], "big")) % 2**32 == 450_000
+    assert (packets, octets) == (2, 5)
     assert int.from_bytes(report[2:4], "big") == len(report) - 4

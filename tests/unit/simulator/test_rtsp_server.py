@@ -6,6 +6,8 @@ from itertools import pairwise
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import av
+import numpy as np
 import pytest
 from support.cameras import wait_until
 from support.tiny_clip import write_tiny_clip
@@ -179,9 +181,6 @@ async def test_a_client_that_does_not_read_is_dropped(tmp_path: Path) -> None:
 
 
 def write_noisy_clip(path: Path) -> Clip:
-    import av
-    import numpy as np
-
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=60)
         assert isinstance(stream, av.VideoStream)

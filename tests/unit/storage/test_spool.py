@@ -132,6 +132,20 @@ async def test_visits_and_sequences_survive_a_restart(tmp_path: Path) -> None:
     await spool.stop()
 
 
+async def test_a_visit_is_refreshed_only_where_it_was_kept_with_its_first_entries(spool: Spool) -> None:
+    early, late = (SavedVisit("d;gate", visit("a", track_id=track), float(track)) for track in (1, 2))
+    await spool.save_visit(early)
+    assert await spool.live_visits("d;gate") == []  # kept, it would be a visit whose record nobody writes
+
+    await spool.accept([creation("a")], visit=early)
+    await spool.save_visit(late)
+    assert await spool.live_visits("d;gate") == [late]
+
+    await spool.forget_visit("a")
+    await spool.save_visit(late)
+    assert await spool.live_visits("d;gate") == []
+
+
 async def test_concurrent_sequences_have_no_gap_and_no_double(spool: Spool) -> None:
     numbers = await asyncio.gather(*(spool.next_sequence("d;gate") for _ in range(2_500)))
 

@@ -12,11 +12,10 @@ from detector_worker.core.clock import SystemClock
 from detector_worker.core.exceptions import StreamError
 from detector_worker.core.frame import Frame
 from detector_worker.streams.file_reader import FileReader
-from detector_worker.streams.frame_stamper import FrameStamper
 
 
 def _reader(path: Path, stopping: threading.Event | None = None) -> FileReader:
-    return FileReader(path, FrameStamper("film"), clock=SystemClock(), stopping=stopping or threading.Event())
+    return FileReader(path, "film", stopping or threading.Event(), clock=SystemClock())
 
 
 def _read_all(path: Path) -> list[Frame]:
@@ -117,6 +116,6 @@ def test_damaged_pictures_are_withheld_until_the_next_key_frame(tmp_path: Path) 
     withheld = sorted(set(range(40)) - set(numbers))
     assert 0 < withheld[0] < 10
     assert withheld == list(range(withheld[0], 20))
-    assert reader._stamper.damaged == len(withheld)
+    assert reader.damaged == len(withheld)
     for number, frame in zip(numbers, delivered, strict=True):
         assert np.array_equal(frame.bgr(), sound[number])

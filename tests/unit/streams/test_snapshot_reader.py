@@ -15,7 +15,6 @@ from detector_worker.core.addresses import Address
 from detector_worker.core.clock import SystemClock
 from detector_worker.core.exceptions import StreamError
 from detector_worker.core.frame import Frame
-from detector_worker.streams.frame_stamper import FrameStamper
 from detector_worker.streams.snapshot_reader import HTTPSnapshotReader
 
 _RED = np.full((48, 64, 3), (0, 0, 255), np.uint8)
@@ -64,9 +63,9 @@ async def camera() -> AsyncIterator[_Camera]:
 def _reader(port: int, *, interval_s: float = 1.0, stopping: threading.Event | None = None) -> HTTPSnapshotReader:
     return HTTPSnapshotReader(
         Address.parse(f"http://viewer:canary-password@127.0.0.1:{port}/shot?token=canary-token", frozenset({"http"})),
-        FrameStamper("gate"),
+        "gate",
+        stopping or threading.Event(),
         clock=SystemClock(),
-        stopping=stopping or threading.Event(),
         interval_s=interval_s,
         timeout_s=0.5,
     )
@@ -135,7 +134,7 @@ class _ManualTime(threading.Event):
 def _due_times(fetch_times_s: list[float]) -> list[float]:
     manual = _ManualTime()
     address = Address.parse("http://camera/shot", frozenset({"http"}))
-    reader = HTTPSnapshotReader(address, FrameStamper("gate"), clock=manual, stopping=manual, interval_s=1.0)
+    reader = HTTPSnapshotReader(address, "gate", manual, clock=manual, interval_s=1.0)
     due_s = []
     for fetch_s in fetch_times_s:
         reader.schedule_next()

@@ -5,22 +5,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.logs import own_logging
 
 from detector_worker.utils.logging import setup_logging
 
 
 @pytest.fixture(autouse=True)
-def root_logger() -> Iterator[logging.Logger]:
-    """What pytest has set up is put back."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    root.handlers.clear()
-    yield root
-    for handler in root.handlers:
-        handler.close()
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    logging.captureWarnings(capture=False)
+def logging_of_this_test() -> Iterator[None]:
+    with own_logging():
+        yield
 
 
 def lines(folder: Path) -> list[str]:

@@ -1,0 +1,113 @@
+"""One track as an object, where the hot path's arrays end, and whether a new object is an old one come back."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Final, Self
+
+from detector_worker.core.entities import BoundingBox, DetectionResult, Shot, Visit
+from detector_worker.core.frame import Frame
+from detector_worker.detection.appearance import Histogram, likeness
+
+__all__ = ["Followed", "Parts", "find_returned"]
+
+_NEAR_SIZES: Final = 1.0  # distance of the centres, in sizes (square root of the area) of the smaller box
+_SIMILAR_AREA: Final = 0.4
+_ALIKE: Final = 0.85  # measured on street footage: see the folder's README
+
+Parts = tuple[DetectionResult, ...]
+
+
+@dataclass(slots=True, eq=False)
+class Followed:
+    """One track, and what has been seen of it and of its parts."""
+
+    track_id: int
+    first_s: float
+    first_box: BoundingBox
+    last_s: float = field(init=False)
+    detection: DetectionResult = field(init=False)  # the latest, as the detector called it
+    expected: BoundingBox = field(init=False)  # where it should have been in the newest frame, seen or not
+    growth_per_s: float = 0.0  # of the box, relative to its size
+    left: bool = False  # it drove out of the picture: what enters there is somebody else
+    parts: Parts = ()  # the latest, with this track's id, which says whose they are
+    part_classes: set[str] = field(default_factory=set)  # of all its frames
+    votes: dict[str, float] = field(default_factory=dict)
+    """Confidence gathered by each class: a detector calls one vehicle a car in this frame and a truck in the next."""
+    inside: int = 0  # the frames in which it was a part of something, less the others
+    triggered: bool = False  # it was seen clearly in a frame with a trigger class
+    shots: list[Shot] = field(default_factory=list)  # until its visit begins: the best pictures, best first
+    visit: Visit | None = None
+    appearance: Histogram | None = None  # known when its visit begins, but not after a restart
+
+    @classmethod
+    def of_visit(cls, visit: Visit) -> Self:
+        """Return the object of a visit as it was seen last, before a restart."""
+        followed = cls(visit.track_id, visit.first_s, visit.bounding_box)
+        seen = DetectionResult(visit.class_name, visit.confidence, visit.bounding_box)
+        followed.note(seen, visit.parts, visit.last_s, inside=False)
+        followed.expected, followed.visit = visit.bounding_box, visit
+        return followed
+
+    @property
+    def class_name(self) -> str:
+        """The class that its detections speak for most."""
+        return max(self.votes, key=self.votes.__getitem__)
+
+    @property
+    def is_part(self) -> bool:
+        """True for what has been a part for the greater part of its life."""
+        return self.inside > 0
+
+    def note(self, detection: DetectionResult, parts: Parts, now_s: float, *, inside: bool) -> None:
+        """It has been seen again, ``inside`` another object or for itself."""
+        self.detection, self.parts, self.last_s = detection, parts, now_s
+        self.inside += 1 if inside else -1
+        self.votes[detection.class_name] = self.votes.get(detection.class_name, 0.0) + detection.confidence
+        self.part_classes.update(part.class_name for part in parts)
+        if self.visit is not None:
+            self.go_on_with(self.visit)
+
+    def go_on_with(self, visit: Visit) -> None:
+        """It is this visit's object, which is brought up to date."""
+        self.visit = visit
+        visit.track_id, visit.class_name, visit.parts = self.track_id, self.class_name, self.parts
+        visit.bounding_box, visit.last_s = self.detection.bounding_box, self.last_s
+        visit.confidence = max(visit.confidence, self.detection.confidence)
+
+    def moment(self, frame: Frame, quality: float = 0.0) -> Shot:
+        """Return the group as it was seen last, the object itself first."""
+        return Shot(frame, (replace(self.detection, class_name=self.class_name), *self.parts), quality)
+
+
+def find_returned(others: Iterable[Followed], arrival: Followed, *, reentry_s: float) -> Followed | None:
+    """Return which of the others an object is, come back; None if it is a new one.
+
+    It is one of the same class that was last seen at most ``reentry_s`` before it, whose last place, or the one where
+    it would have gone, is near the object's first, and that looked alike. Of several, the nearest.
+    """
+    possible = [
+        other
+        for other in others
+        if 0 < arrival.first_s - other.last_s <= reentry_s
+        and not other.left
+        and other.class_name.casefold() == arrival.class_name.casefold()
+        and _distance(arrival, other) <= _NEAR_SIZES
+        and _may_look_alike(arrival.appearance, other.appearance)
+    ]
+    return min(possible, key=lambda other: _distance(arrival, other), default=None)
+
+
+def _distance(arrival: Followed, other: Followed) -> float:
+    """Return the distance in sizes to the nearest place of about the arrival's own area; infinite without one."""
+    box, distances = arrival.first_box, [math.inf]
+    for place in (other.detection.bounding_box, other.expected):
+        small, large = sorted((max(box.area, 1.0), max(place.area, 1.0)))
+        if small / large >= _SIMILAR_AREA:
+            gap = box.x1 + box.x2 - place.x1 - place.x2, box.y1 + box.y2 - place.y1 - place.y2
+            distances.append(math.hypot(*gap) / 2 / math.sqrt(small))
+    return min(distances)
+
+
+def _may_look_alike(first: Histogram | None, second: Histogram | None) -> bool:
+    return first is None or second is None or likeness(first, second) >= _ALIKE

@@ -65,6 +65,7 @@ async def _run(video: Path, mpta: str, configuration: Configuration, annotate: P
             outcome = FileRun(outbox=storage.spool, on_analysed=on_analysed, on_run=annotator.note_result)
             threads = configuration.engine.analysis_threads or os.cpu_count() or 1
             await outcome.analyse(video, mpta, configuration, threads=threads)
+            advance(outcome.frames)
             return outcome
 
 

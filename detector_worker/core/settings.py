@@ -76,7 +76,6 @@ class ModelsSettings(_Section):
 
     memory_budget_mb: Annotated[int, Field(ge=16)] = 4096
     """What loaded models of one group may take, MiB."""
-    precision: Literal["f32"] = "f32"
 
 
 class PipelinesSettings(_Section):

@@ -131,7 +131,7 @@ class PostgresqlCreate(_Action):
     offers = ("record_id", "key")
     type: Literal["postgresql_create_record"]
     table: str
-    fields: dict[str, Any]
+    fields: Annotated[dict[str, Any], Field(min_length=1)]
 
 
 class PostgresqlUpdate(_Action):

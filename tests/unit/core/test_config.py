@@ -39,7 +39,6 @@ def from_environment(**variables: str) -> Configuration:
         ("SERVER_PORT", "1", ("server_port", "no such setting", "server.port")),
         ("PROT", "1", ("prot", "no such setting", "server.port")),
         ("STREEMS__TARGET_FPS", "1", ("streems", "no such setting", "streams")),
-        ("MODELS__PRECISION", "f16", ("models.precision", "'f16'", "'f32'")),
         ("ENGINE__GROUPS", "0", ("engine.groups", "'0'", "1")),
         ("ACCESS__ORIGINS", "desk.example", ("access.origins", "desk.example", "https?://")),
         ("LOGGING__LEVEL", "loud", ("logging.level", "'LOUD'", "'WARNING'")),

@@ -8,6 +8,7 @@ whole way of a frame without any file from elsewhere.
 import io
 import json
 import zipfile
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +26,7 @@ BGR: Final = {"red": (0, 0, 255), "green": (0, 255, 0), "blue": (255, 0, 0)}
 """The colours that the detector knows."""
 
 
+@cache
 def tiny_detector(hw: tuple[int, int] | None = (384, 640)) -> bytes:
     """Build the detector as an ONNX file; input RGB 0..1, output [1, 4+3, N].
 
@@ -105,6 +107,7 @@ def tiny_detector(hw: tuple[int, int] | None = (384, 640)) -> bytes:
     )
 
 
+@cache
 def tiny_classifier() -> bytes:
     """Build the classifier as an ONNX file: input RGB 0..1 of 32x32, outputs ``hue`` and ``tone``.
 

@@ -46,6 +46,10 @@ def test_all_faults_are_told_at_once_with_their_paths() -> None:
         ({"min_confidence_": 0.5}, "did you mean 'minConfidence'?"),
         ({"stability": {"minFrame": 1}}, "pipeline.stability.minFrame is not known; did you mean 'minFrames'?"),
         (
+            {"actions": [{"type": "postgresql_create_record", "table": "cars", "fields": {}}]},
+            "pipeline.actions[0].fields",
+        ),
+        (
             {"actions": [{"type": "redis_save_image", "key": "k", "qualty": 3}]},
             "pipeline.actions[0].qualty is not known; did you mean 'quality'?",
         ),

@@ -150,13 +150,6 @@ async def test_where_no_key_is_known_the_first_column_is_taken_with_a_warning() 
     assert "'note' is taken" in context.warnings[0]
 
 
-async def test_a_create_without_columns_does_not_cost_what_comes_after_it() -> None:
-    outbox, context = await carry_out({**CREATE, "fields": {}}, {**CREATE, "id": "second"})
-
-    assert [entry.key for entry in outbox.entries] == [f"{RECORD_ID}:second"]
-    assert context.has_failed_action
-
-
 async def test_a_single_write_is_pending_in_its_run_under_the_kinds_own_name() -> None:
     context = make_context()
 

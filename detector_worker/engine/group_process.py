@@ -98,6 +98,7 @@ class _Main:
 class _PipeLogHandler(logging.Handler):
     def __init__(self, channel: Channel) -> None:
         super().__init__()
+        self.setFormatter(logging.Formatter("%(message)s"))  # main adds the rest
         self._main = _Main(channel)
 
     def emit(self, record: logging.LogRecord) -> None:

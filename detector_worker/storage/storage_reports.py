@@ -1,6 +1,7 @@
 """What the storage reports of itself into the state managers."""
 
 import asyncio
+import logging
 from dataclasses import replace
 from typing import Final
 
@@ -12,6 +13,7 @@ from detector_worker.storage.spool import Spool
 
 __all__ = ["StorageReports"]
 
+_log: Final = logging.getLogger(__name__)
 _COUNT_EVERY_S: Final = 1.0
 _IDLE: Final = QueueState(ok=True)
 
@@ -26,12 +28,18 @@ class StorageReports:
         """A server of our own has changed, None: has stopped; called from its supervisor's thread."""
         if state is None:
             self._services.remove(f"embedded {name}")
-        else:
-            self._services.set(f"embedded {name}", state)
+            return
+        before = self._services.get(f"embedded {name}")
+        if before is not None and before.state != state.state:
+            level = logging.WARNING if state.state == "down" else logging.INFO
+            _log.log(level, "Embedded %s: %s %s", name, state.state, state.detail or "")
+        self._services.set(f"embedded {name}", state)
 
     def note_sink(self, state: SinkState) -> None:
         """Deliveries to a sink go on, or stand still."""
         before = self._queues.get(state.sink) or _IDLE
+        if state.is_up and not before.ok:
+            _log.warning("Delivery to %s goes on", state.sink)
         self._queues.set(state.sink, replace(before, ok=state.is_up, reason=state.reason))
 
     async def count(self, spool: Spool) -> None:

@@ -10,6 +10,7 @@ import pytest
 import pytest_asyncio
 from support.databases import config_of, create_database, drop_database, make_template
 from support.folders import open_folder
+from support.measuring import PerformanceConfig
 from support.tiny_models import squares_image, write_tiny_mpta
 
 from detector_worker.core.frame import Frame
@@ -81,3 +82,9 @@ def sample_frame() -> Frame:
 def sample_mpta_file(tmp_path: Path) -> Path:
     """An archive with the tiny detector and classifier and a complete pipeline."""
     return write_tiny_mpta(tmp_path / "sample.mpta")
+
+
+@pytest.fixture
+def performance_config() -> PerformanceConfig:
+    """Five rounds to warm up, a hundred to measure."""
+    return PerformanceConfig()

@@ -7,37 +7,39 @@ import av
 import pytest
 from support.assets import assets_dir
 from support.loading import model_config, new_loader, new_manager
+from support.measuring import PerformanceConfig
 
 from detector_worker.core.frame import Frame
 from detector_worker.detection.yolo_detector import YOLODetector
 
 pytestmark = pytest.mark.performance
 
-WARM_UP, MEASURED = 5, 100
 
-
-def measure(detector: YOLODetector, frame: Frame, name: str) -> None:
-    for _ in range(WARM_UP):
+def measure(detector: YOLODetector, frame: Frame, name: str, config: PerformanceConfig) -> None:
+    for _ in range(config.warm_up):
         detector.detect(frame, 0.3)
     start_s = time.perf_counter()
-    for _ in range(MEASURED):
+    for _ in range(config.measured):
         detections = detector.detect(frame, 0.3)
-    mean_s = (time.perf_counter() - start_s) / MEASURED
+    mean_s = (time.perf_counter() - start_s) / config.measured
     print(f"\n{name}: mean {mean_s * 1e3:.2f} ms, {1 / mean_s:.1f} frames/s, {len(detections)} objects")  # noqa: T201
     assert len(detections) > 0, "what finds nothing has measured nothing"
 
 
-async def test_tiny_detector(sample_mpta_file: Path, sample_frame: Frame, tmp_path: Path) -> None:
+async def test_tiny_detector(
+    sample_mpta_file: Path, sample_frame: Frame, tmp_path: Path, performance_config: PerformanceConfig
+) -> None:
     pipeline = await new_loader(tmp_path / "cache").load_pipeline(sample_mpta_file)
 
-    measure(YOLODetector(pipeline.models[pipeline.config.model_id]), sample_frame, "tiny detector, 640x360")
+    detector = YOLODetector(pipeline.models[pipeline.config.model_id])
+    measure(detector, sample_frame, "tiny detector, 640x360", performance_config)
 
 
-async def test_yolox_nano() -> None:
+async def test_yolox_nano(performance_config: PerformanceConfig) -> None:
     assets = assets_dir()
     detector = await YOLODetector.load_model(new_manager(), model_config(assets / "detector" / "yolox_nano.onnx"))
     with av.open(str(assets / "clip" / "traffic_side.mp4")) as clip:
         picture = next(frame for number, frame in enumerate(clip.decode(video=0)) if number == 160)
 
     frame = Frame(picture, camera_id="gate", frame_id=160, time_s=0.0, captured_at=0.0)
-    measure(detector, frame, "YOLOX-nano, 640x360")
+    measure(detector, frame, "YOLOX-nano, 640x360", performance_config)

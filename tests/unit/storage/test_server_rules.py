@@ -182,7 +182,8 @@ def test_only_what_bears_the_mark_is_ended(tmp_path: Path) -> None:
         for mark in ("dw-1-redis", "dw-11-redis")
     )
     with ours, other:
-        wait_until_sync(lambda: psutil.Process(ours.pid).name() == "sh")
+        # Not by its name: that changes a moment before the command line can be read.
+        wait_until_sync(lambda: psutil.Process(ours.pid).cmdline()[:1] == ["/bin/sh"])
 
         end_servers("dw-1-redis", ValkeyServer.ladder)
 

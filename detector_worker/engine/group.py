@@ -213,7 +213,10 @@ class Group:
         while True:
             reports, memory = [], dict[str, int]()
             for lane in tuple(self._lanes.values()):
-                info = self._streams.get_stream_info(lane.spec.camera_id)
+                try:
+                    info = self._streams.get_stream_info(lane.spec.camera_id)
+                except KeyError:  # its stream is about to be opened, or it is fed from a file
+                    continue
                 reports.append(lane.report(errors=info.error_count, reconnects=info.reconnects))
                 memory |= {model_id: model.shared.memory_bytes for model_id, model in lane.loaded.models.items()}
             self._owner.on_report(GroupReport(tuple(reports), memory))

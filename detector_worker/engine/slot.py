@@ -70,11 +70,6 @@ class FrameSlot:
             self._frame = None
             self._changed.notify_all()
 
-    def wait_until_empty(self, timeout_s: float) -> bool:
-        """Wait for the last frame of a file to be taken; False after ``timeout_s``."""
-        with self._changed:
-            return self._changed.wait_for(lambda: self._frame is None, timeout_s)
-
     def _is_due(self, time_s: float) -> bool:
         if self._due_s is None or time_s >= self._due_s - 0.001:  # a millisecond for rounded timestamps
             return True

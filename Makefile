@@ -61,8 +61,8 @@ quality: lint ## lint, and mypy --strict
 	$(BIN)/mypy
 
 lock: $(READY) ## Resolve the dependencies anew into the two lock files (needs uv)
-	uv pip compile --quiet --universal --generate-hashes --python-version 3.11 pyproject.toml -o requirements.lock
-	uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra dev pyproject.toml -o requirements-dev.lock
+	uv pip compile --quiet --universal --no-strip-extras --generate-hashes --python-version 3.11 pyproject.toml -o requirements.lock
+	uv pip compile --quiet --universal --no-strip-extras --generate-hashes --python-version 3.11 --extra dev pyproject.toml -o requirements-dev.lock
 
 version: ## Print the version
 	@sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml

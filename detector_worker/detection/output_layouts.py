@@ -1,4 +1,4 @@
-"""What networks answer, turned into boxes and classes. Pure and vectorised, one small function a layout.
+"""What networks answer, turned into boxes, classes and texts. Pure and vectorised, one small function a layout.
 
 Boxes are in pixels of the model's input. Confidence is filtered first: of some thousand places hardly a dozen remain,
 so that all later steps cost nothing.
@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 
 from detector_worker.core.entities import Detections
 
-__all__ = ["decode_classification", "decode_yolov8", "decode_yolox", "nms"]
+__all__ = ["decode_classification", "decode_text_slots", "decode_yolov8", "decode_yolox", "nms"]
 
 Float32 = NDArray[np.float32]
 
 _MAX_CANDIDATES: Final = 1000
 _DISTRIBUTION_TOLERANCE: Final = 1e-3
+_PADDING: Final = "_"
+"""The symbol of a slot that holds none."""
 
 
 def decode_yolov8(output: Float32, class_names: tuple[str, ...], confidence_threshold: float) -> Detections:
@@ -54,11 +56,20 @@ def decode_yolox(
 
 def decode_classification(output: Float32) -> Float32:
     """Return one confidence a class, sum 1; a softmax is applied unless the numbers are a distribution already."""
-    values = output.reshape(-1)
-    if values.min() >= 0 and abs(float(values.sum()) - 1) <= _DISTRIBUTION_TOLERANCE:
-        return values
-    exponential = np.exp(values - values.max())
-    return np.asarray(exponential / exponential.sum(), np.float32)
+    return _distributions(output.reshape(-1))
+
+
+def decode_text_slots(output: Float32, alphabet: tuple[str, ...]) -> tuple[str | None, float]:
+    """Decode a text of at most so many symbols: shape (1, slots, len(alphabet)); a distribution or logits a slot.
+
+    Returns:
+        The most confident symbol of each slot, without padding, wherever it stands; None where all is padding. Its
+        confidence is that of the least sure slot, padding too: one wrong or missing symbol makes another text.
+    """
+    slots = _distributions(output[0])
+    symbols = (alphabet[symbol_id] for symbol_id in slots.argmax(axis=1))
+    text = "".join(symbol for symbol in symbols if symbol != _PADDING)
+    return text or None, float(slots.max(axis=1).min())
 
 
 def nms(found: Detections, *, iou: float, across_classes: bool) -> NDArray[np.intp]:
@@ -79,6 +90,14 @@ def nms(found: Detections, *, iou: float, across_classes: bool) -> NDArray[np.in
         xywh[:, 0] += found.class_id * (np.ptp(found.xyxy) + 1.0)
     kept = cv2.dnn.NMSBoxes(cast("Any", xywh), cast("Any", found.confidence), 0.0, iou)  # arrays spare a list
     return np.asarray(kept, np.intp).reshape(-1)
+
+
+def _distributions(values: Float32) -> Float32:
+    """Bring the last axis to sum 1 by a softmax, unless every row of it is a distribution already."""
+    if values.min() >= 0 and np.abs(values.sum(axis=-1) - 1).max() <= _DISTRIBUTION_TOLERANCE:
+        return values
+    exponential = np.exp(values - values.max(axis=-1, keepdims=True))
+    return np.asarray(exponential / exponential.sum(axis=-1, keepdims=True), np.float32)
 
 
 def _select(cxcywh: Float32, confidences: Float32, class_names: tuple[str, ...], threshold: float) -> Detections:

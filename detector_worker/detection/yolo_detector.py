@@ -1,8 +1,8 @@
-"""From a frame to its detections, and from a crop to its class."""
+"""From a frame to its detections, and from a crop to its class or its text."""
 
 import threading
 from dataclasses import replace
-from typing import Self
+from typing import Final, Self
 
 import cv2
 import numpy as np
@@ -12,13 +12,21 @@ from detector_worker.core.entities import BoundingBox, ClassificationResult, Det
 from detector_worker.core.exceptions import ModelError
 from detector_worker.core.frame import Frame, FrameScaler, Region
 from detector_worker.detection.letterbox import Letterbox, fit_letterbox, remove_letterbox
-from detector_worker.detection.output_layouts import decode_classification, decode_yolov8, decode_yolox, nms
+from detector_worker.detection.output_layouts import (
+    decode_classification,
+    decode_text_slots,
+    decode_yolov8,
+    decode_yolox,
+    nms,
+)
 from detector_worker.models.model_manager import LoadedModel, ModelConfig, ModelManager
 from detector_worker.models.runtime import Outputs
 
 __all__ = ["BoundingBox", "DetectionResult", "YOLODetector"]
 
 Image = NDArray[np.uint8]
+_NAMING: Final = frozenset({"classification", "textSlots"})
+"""Layouts that say what a picture shows, not where."""
 
 
 class _Workspace(threading.local):
@@ -29,7 +37,7 @@ class _Workspace(threading.local):
 
 
 class YOLODetector:
-    """One loaded model, whether it detects or classifies. Thread-safe.
+    """One loaded model, whether it detects, classifies or reads text. Thread-safe.
 
     Args:
         model: Stays the caller's, who unloads it.
@@ -61,7 +69,7 @@ class YOLODetector:
         Raises:
             ModelError: The runtime failed, or the model does not detect.
         """
-        if self._reading.layout == "classification":
+        if self._reading.layout in _NAMING:
             raise self._misuse("does not detect")
         (width, height), (x1, y1, x2, y2) = frame.wh, region or (0, 0, *frame.wh)
         region = (max(0, x1), max(0, y1), min(width, x2), min(height, y2))
@@ -71,25 +79,24 @@ class YOLODetector:
         return self._postprocess_results(outputs, letterbox, self._threshold(confidence_threshold))
 
     def classify(self, picture: Frame | Image, confidence_threshold: float | None = None) -> ClassificationResult:
-        """Name what a frame, or a crop of one in BGR, shows; blocks the calling thread for one inference.
+        """Name or read what a frame, or a crop of one in BGR, shows; blocks the calling thread for one inference.
 
-        Below the threshold, or without one the archive's ``minConfidence``, the class is None.
+        Of a text model the class is the whole text, None where there is none. Below the threshold, or without one
+        the archive's ``minConfidence``, the class is None.
 
         Raises:
             ModelError: The runtime failed, the picture is empty, or the model does not classify.
         """
-        if self._reading.layout != "classification":
+        if self._reading.layout not in _NAMING:
             raise self._misuse("does not classify")
         if not isinstance(picture, Frame):
             picture = Frame(picture, camera_id="", frame_id=0, time_s=0.0, captured_at=0.0)
         if 0 in picture.wh:
             raise self._misuse("was given an empty picture")
         outputs, _ = self._infer(picture, (0, 0, *picture.wh))
-        confidences = np.where(self._wanted, decode_classification(outputs[self._reading.output]), 0)
-        best = int(confidences.argmax())
-        confidence = float(confidences[best])
+        label, confidence = self._decode_label(outputs[self._reading.output])
         is_sure = confidence >= self._threshold(confidence_threshold)
-        return ClassificationResult(self._class_names[best] if is_sure else None, confidence)
+        return ClassificationResult(label if is_sure else None, confidence)
 
     def _infer(self, frame: Frame, region: Region) -> tuple[Outputs, Letterbox]:
         compiled = self.model.compiled_for((region[2] - region[0], region[3] - region[1]))
@@ -104,6 +111,13 @@ class YOLODetector:
         borders = (y, input_h - y - height, x, input_w - x - width)
         grey = (self._reading.pad_value,) * 3
         return np.asarray(cv2.copyMakeBorder(image, *borders, cv2.BORDER_CONSTANT, value=grey), np.uint8)
+
+    def _decode_label(self, output: NDArray[np.float32]) -> tuple[str | None, float]:
+        if self._reading.layout == "textSlots":
+            return decode_text_slots(output, self._class_names)
+        confidences = np.where(self._wanted, decode_classification(output), 0)
+        best = int(confidences.argmax())
+        return self._class_names[best], float(confidences[best])
 
     def _postprocess_results(self, outputs: Outputs, letterbox: Letterbox, threshold: float) -> Detections:
         """Decode the network's answer into boxes on the full frame."""

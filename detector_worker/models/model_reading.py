@@ -16,9 +16,11 @@ from detector_worker.models.runtime import Hw, ModelSpec, Preprocessing
 
 __all__ = ["LayoutName", "LetterboxMode", "ModelReading", "anchor_count", "read_model"]
 
-LayoutName = Literal["yolov8", "yolox", "classification"]
+LayoutName = Literal["yolov8", "yolox", "classification", "textSlots"]
 LetterboxMode = Literal["center", "topLeft", "none"]
 Shape = tuple[int, ...]
+Fit = tuple[LayoutName, str, int]
+"""A layout, the output that has it, and how many classes or symbols that output tells apart."""
 
 _PAD_VALUE: Final = 114
 _LONG_SIDE_PX: Final = 640
@@ -36,7 +38,7 @@ class ModelReading:
     letterbox: LetterboxMode
     pad_value: int
     class_names: tuple[str | None, ...]
-    """By the model's class id; None for an id that the archive does not use."""
+    """By the model's class id; None for an id that the archive does not use. Of a text model: its alphabet."""
     long_side_px: int
     """Of the input for which a model of open size was trained."""
 
@@ -76,12 +78,17 @@ def _classifier_classes(shape: Shape, _input_hw: Hw) -> int:
     return counts[0] if len(counts) == 1 and shape[0] == 1 else 0
 
 
+def _text_symbols(shape: Shape, _input_hw: Hw) -> int:
+    return shape[2] if len(shape) == 3 and shape[0] == 1 and shape[1] > 0 else 0
+
+
 _LAYOUTS: Final[dict[LayoutName, _Layout]] = {
     "yolov8": _Layout("detection", "[1, 4 + classes, places]", _yolov8_classes, "rgb", 1 / 255, "center"),
     "yolox": _Layout(
         "detection", "[1, places of strides 8, 16, 32, 5 + classes]", _yolox_classes, "bgr", 1.0, "topLeft"
     ),
     "classification": _Layout("classification", "[1, classes]", _classifier_classes, "rgb", 1 / 255, "none"),
+    "textSlots": _Layout("ocr", "[1, slots, symbols of the alphabet]", _text_symbols, "rgb", 1 / 255, "none"),
 }
 
 
@@ -90,7 +97,7 @@ def read_model(settings: ModelSettings, spec: ModelSpec) -> ModelReading:
 
     Raises:
         ModelLoadError: No known layout fits, several outputs fit and none is named, or the archive's ``classes``,
-            ``output`` or ``input`` contradict the model.
+            ``alphabet``, ``output`` or ``input`` contradict the model.
     """
     layout, output, class_count = _find_output(settings, spec)
     known, wanted = _LAYOUTS[layout], settings.input
@@ -114,11 +121,10 @@ def read_model(settings: ModelSettings, spec: ModelSpec) -> ModelReading:
     )
 
 
-def _find_output(settings: ModelSettings, spec: ModelSpec) -> tuple[LayoutName, str, int]:
-    """Return layout, output and number of classes."""
+def _find_output(settings: ModelSettings, spec: ModelSpec) -> Fit:
     if settings.output is not None and settings.output not in spec.outputs:
         raise _refusal(settings, f"has no output {settings.output!r}", f"It has: {', '.join(spec.outputs)}.")
-    found = [
+    found: list[Fit] = [
         (name, output, count)
         for name, layout in _LAYOUTS.items()
         for output, shape in spec.outputs.items()
@@ -132,21 +138,36 @@ def _find_output(settings: ModelSettings, spec: ModelSpec) -> tuple[LayoutName, 
         known = "; ".join(f"{name} {layout.shape_text}" for name, layout in _LAYOUTS.items())
         what = f"cannot be read as {settings.output_layout or settings.model_type}; its outputs are {shapes}"
         raise _refusal(settings, what, f"Known are: {known}. Export it so, or set outputLayout.")
+    if settings.model_type == "ocr":
+        found = _fitting_alphabet(settings, found)
     if len(found) > 1:
         fitting = ", ".join(output for _, output, _ in found)
         raise _refusal(settings, f"has several outputs that fit: {fitting}", "Name the wanted one as output.")
     return found[0]
 
 
+def _fitting_alphabet(settings: ModelSettings, found: list[Fit]) -> list[Fit]:
+    """Keep the outputs that have as many symbols as the archive's alphabet; a text model without one says nothing."""
+    mend = "Give as alphabet the list of its symbols in the order of the model's ids, '_' for the padding."
+    if not settings.alphabet:
+        raise _refusal(settings, "reads text, but the archive has no alphabet", mend)
+    fitting = [one for one in found if one[2] == len(settings.alphabet)]
+    if not fitting:
+        counts = " or ".join(str(count) for _, _, count in found)
+        raise _refusal(settings, f"has {counts} symbols, the archive's alphabet {len(settings.alphabet)}", mend)
+    return fitting
+
+
 def _class_names(settings: ModelSettings, spec: ModelSpec, count: int) -> tuple[str | None, ...]:
     """Return ``count`` names, of the archive, else of the model, else numbered."""
-    if settings.classes is None:
+    given = settings.alphabet if settings.model_type == "ocr" else settings.classes
+    if given is None:
         named = _noted_names(spec.metadata.get("names", ""))
         return tuple(named.get(class_id, f"class_{class_id}") for class_id in range(count))
-    if len(settings.classes) > count:
+    if len(given) > count:
         mend = "Give classes in the order of the model's class ids, null for those that are not used."
-        raise _refusal(settings, f"has {count} classes, the archive names {len(settings.classes)}", mend)
-    return (*settings.classes, *[None] * (count - len(settings.classes)))
+        raise _refusal(settings, f"has {count} classes, the archive names {len(given)}", mend)
+    return (*given, *[None] * (count - len(given)))
 
 
 def _noted_names(text: str) -> dict[object, str]:

@@ -1,8 +1,8 @@
-"""A detector and a classifier small enough to be made on the spot, that truly see what they say.
+"""A detector, a classifier and a text reader small enough to be made on the spot, that truly see what they say.
 
 The detector answers in the YOLOv8 layout and finds saturated red, green and blue squares of 64x64 model pixels
-on a grey background; the classifier tells the hue and the tone of a crop. With them a bare clone proves the
-whole way of a frame without any file from elsewhere.
+on a grey background; the classifier tells the hue and the tone of a crop, the text reader spells its stripes. With
+them a bare clone proves the whole way of a frame without any file from elsewhere.
 """
 
 import io
@@ -19,6 +19,8 @@ from onnx import TensorProto, helper, numpy_helper
 DETECTOR_CLASSES: Final = ("red", "green", "blue")
 HUES: Final = ("red", "green", "blue")
 TONES: Final = ("dark", "bright")
+ALPHABET: Final = ("R", "G", "B", "_")
+TEXT_SLOTS: Final = 4
 SQUARE_PX: Final = 64
 _STRIDE_PX: Final = 8
 
@@ -132,6 +134,27 @@ def tiny_classifier() -> bytes:
     ]
     outputs: dict[str, list[int | str]] = {"hue": [1, len(HUES)], "tone": [1, len(TONES)]}
     return _model_bytes(nodes, ("images", [1, 3, 32, 32]), outputs, constants)
+
+
+@cache
+def tiny_text_reader() -> bytes:
+    """Build the text reader as an ONNX file: input RGB 0..1 of 32x128, outputs ``text`` and ``logits``.
+
+    Each of `TEXT_SLOTS` stripes, from left to right, is a symbol of `ALPHABET`: that of its colour, padding where it
+    is grey. ``text`` holds a distribution for each stripe, ``logits`` the same as raw numbers.
+    """
+    likeness = np.zeros((len(ALPHABET), 3, 1, 1), np.float32)
+    likeness[:3, :, 0, 0] = 30 * np.eye(3) - 10
+    constants = {"likeness": likeness, "offset": np.array([0, 0, 0, 10], np.float32), "height": np.array([2], np.int64)}
+    nodes = [
+        helper.make_node("AveragePool", ["images"], ["stripes"], kernel_shape=[32, 32], strides=[32, 32]),
+        helper.make_node("Conv", ["stripes", "likeness", "offset"], ["alike"]),
+        helper.make_node("Squeeze", ["alike", "height"], ["columns"]),
+        helper.make_node("Transpose", ["columns"], ["logits"], perm=[0, 2, 1]),
+        helper.make_node("Softmax", ["logits"], ["text"], axis=2),
+    ]
+    shape: list[int | str] = [1, TEXT_SLOTS, len(ALPHABET)]
+    return _model_bytes(nodes, ("images", [1, 3, 32, 32 * TEXT_SLOTS]), {"text": shape, "logits": shape}, constants)
 
 
 def tiny_pipeline(**overrides: Any) -> dict[str, Any]:

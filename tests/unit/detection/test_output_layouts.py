@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as numpy_st
 
 from detector_worker.core.entities import Detections
-from detector_worker.detection.output_layouts import decode_classification, decode_yolov8, decode_yolox, nms
+from detector_worker.detection.output_layouts import (
+    decode_classification,
+    decode_text_slots,
+    decode_yolov8,
+    decode_yolox,
+    nms,
+)
 
 Row = tuple[float, float, float, float, float, int]
 
@@ -127,6 +133,58 @@ def test_logits_that_are_huge_or_sum_to_one_by_chance_are_still_logits() -> None
     np.testing.assert_allclose(
         decode_classification(np.array([[2.0, -1.0]], np.float32)), [0.95257413, 0.04742587], atol=1e-6
     )
+
+
+def slots(*rows: tuple[str, float]) -> Any:
+    """A distribution over ``ABC_`` for each symbol: its confidence, and the rest shared among the others."""
+    output = np.array(
+        [[confidence if one == symbol else (1 - confidence) / 3 for one in "ABC_"] for symbol, confidence in rows]
+    )
+    return output[np.newaxis].astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("rows", "text", "confidence"),
+    [
+        ([("A", 0.9), ("B", 0.7), ("A", 0.8)], "ABA", 0.7),
+        ([("C", 0.9), ("_", 0.95), ("_", 1.0)], "C", 0.9),
+        ([("A", 0.9), ("_", 0.8), ("A", 1.0)], "AA", 0.8),
+        ([("A", 0.9), ("_", 0.4), ("_", 1.0)], "A", 0.4),
+        ([("_", 0.9), ("_", 0.6)], None, 0.6),
+    ],
+)
+def test_a_text_is_the_symbols_without_padding_and_as_sure_as_its_weakest_slot(
+    rows: list[tuple[str, float]], text: str | None, confidence: float
+) -> None:
+    read, sure = decode_text_slots(slots(*rows), tuple("ABC_"))
+
+    assert read == text
+    assert sure == pytest.approx(confidence)
+
+
+def test_a_symbol_may_be_a_word_or_nothing() -> None:
+    assert decode_text_slots(slots(("A", 1), ("B", 1), ("_", 1)), ("<Zhejiang>", "7", "", "_"))[0] == "<Zhejiang>7"
+    assert decode_text_slots(slots(("C", 1)), ("a", "b", "", "_"))[0] is None
+
+
+def test_a_text_is_the_same_from_logits_and_from_their_softmax() -> None:
+    logits = np.random.default_rng(5).normal(0, 4, (1, 200, 4)).astype(np.float32)
+    softmax = np.exp(logits) / np.exp(logits).sum(axis=2, keepdims=True)
+
+    text, confidence = decode_text_slots(logits, tuple("ABC_"))
+
+    assert text == "".join("ABC_"[row.index(max(row))] for row in logits[0].tolist()).replace("_", "")
+    assert confidence == pytest.approx(softmax.max(axis=2).min(), rel=1e-5)
+    assert decode_text_slots(softmax, tuple("ABC_")) == (text, softmax.max(axis=2).min())
+
+
+def test_one_slot_of_logits_that_looks_like_a_distribution_is_still_logits() -> None:
+    logits = np.array([[[0.0, 1.0], [5.0, 0.0]]], np.float32)
+
+    text, confidence = decode_text_slots(logits, ("A", "B"))
+
+    assert text == "BA"
+    assert confidence == pytest.approx(1 / (1 + math.exp(-1)))
 
 
 @st.composite

@@ -5,14 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import av
+import cv2
 import numpy as np
 import pytest
 from support.assets import assets_dir
 from support.loading import model_config, new_manager
-from support.tiny_models import squares_image, tiny_classifier, tiny_detector
+from support.tiny_models import ALPHABET, BGR, squares_image, tiny_classifier, tiny_detector, tiny_text_reader
 
 from detector_worker.core.entities import Detections
-from detector_worker.core.exceptions import ModelError
+from detector_worker.core.exceptions import ModelError, ModelLoadError
 from detector_worker.core.frame import Frame
 from detector_worker.detection.yolo_detector import YOLODetector
 
@@ -41,6 +42,25 @@ def load_classifier(tmp_path: Path) -> Loading:
         )
 
     return load
+
+
+@pytest.fixture
+def load_text_reader(tmp_path: Path) -> Loading:
+    async def load(output: str = "text", **settings: Any) -> YOLODetector:
+        path = tmp_path / "tiny_text_reader.onnx"
+        path.write_bytes(tiny_text_reader())
+        settings = {"output": output, "alphabet": ALPHABET, **settings}
+        return await YOLODetector.load_model(new_manager(), model_config(path, "ocr", **settings))
+
+    return load
+
+
+def stripes(*colours: str) -> Any:
+    """A picture of stripes from left to right; a colour that is none is grey."""
+    image = np.empty((40, 50 * len(colours), 3), np.uint8)
+    for number, colour in enumerate(colours):
+        image[:, 50 * number : 50 * (number + 1)] = BGR.get(colour, (128, 128, 128))
+    return image
 
 
 def frame_of(image: Any, *, as_yuv: bool = False) -> Frame:
@@ -212,13 +232,53 @@ async def test_a_view_of_a_frame_is_classified_without_a_copy_by_the_caller(load
     assert classifier.classify(frame.crop((100, 100, 164, 164))).top_class == "blue"
 
 
-async def test_misuse_is_a_clear_error(load_detector: Loading, load_classifier: Loading) -> None:
+@pytest.mark.parametrize("output", ["text", "logits"])
+async def test_a_text_is_read_without_its_padding(load_text_reader: Loading, output: str) -> None:
+    reader = await load_text_reader(output)
+
+    result = reader.classify(stripes("blue", "red", "green", "grey"))
+
+    assert result.top_class == "BRG"
+    assert result.confidence > 0.99
+    assert reader.classify(frame_of(stripes("grey", "green", "grey", "green"))).top_class == "GG"
+
+
+async def test_where_all_is_padding_there_is_no_text_but_a_confidence(load_text_reader: Loading) -> None:
+    result = (await load_text_reader()).classify(stripes(*["grey"] * 4), 0.0)
+
+    assert result.top_class is None
+    assert result.confidence > 0.99
+
+
+async def test_a_text_with_one_unsure_symbol_is_below_the_threshold(load_text_reader: Loading) -> None:
+    reader, image = await load_text_reader(minConfidence=0.6), stripes("red", "red", "blue", "blue")
+    image[:20, 50:100] = 128  # of the second symbol one half
+
+    unsure = reader.classify(image)
+
+    assert unsure.top_class is None
+    assert unsure.confidence == pytest.approx(1 / 2, abs=0.1)
+    assert reader.classify(image, 0.0).top_class in {"RRBB", "RBB"}
+
+
+async def test_a_text_model_with_an_alphabet_that_does_not_fit_is_not_loaded(load_text_reader: Loading) -> None:
+    with pytest.raises(ModelLoadError, match="has 4 symbols, the archive's alphabet 3"):
+        await load_text_reader(alphabet=ALPHABET[:3])
+    with pytest.raises(ModelLoadError, match="has no alphabet"):
+        await load_text_reader(alphabet=None)
+
+
+async def test_misuse_is_a_clear_error(
+    load_detector: Loading, load_classifier: Loading, load_text_reader: Loading
+) -> None:
     detector, classifier = await load_detector(), await load_classifier()
 
     with pytest.raises(ModelError, match="does not classify"):
         detector.classify(np.zeros((8, 8, 3), np.uint8))
     with pytest.raises(ModelError, match="does not detect"):
         classifier.detect(frame_of(squares_image({})))
+    with pytest.raises(ModelError, match="does not detect"):
+        (await load_text_reader()).detect(frame_of(squares_image({})))
     with pytest.raises(ModelError, match="empty picture"):
         classifier.classify(np.zeros((0, 8, 3), np.uint8))
 
@@ -245,3 +305,23 @@ async def test_the_real_detector_agrees_with_its_description() -> None:
     assert len(detections) >= 4
     assert detections.confidence[0] == pytest.approx(raw[0, best, 4] * raw[0, best, 5:].max(), abs=1e-6)
     np.testing.assert_allclose(detections.xyxy[0], expected.clip(0, [640, 360, 640, 360]), atol=0.01)
+
+
+async def test_the_real_plate_reader_reads_a_plate_and_is_unsure_of_one_that_no_eye_can_read() -> None:
+    path = assets_dir() / "plate" / "cct_xs_v1_global.onnx"
+    alphabet = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_"
+    reader = await YOLODetector.load_model(new_manager(), model_config(path, "ocr", alphabet=tuple(alphabet)))
+    clean = np.full((80, 320, 3), 235, np.uint8)
+    cv2.putText(clean, "MH12DE14", (16, 60), cv2.FONT_HERSHEY_SIMPLEX, 1.8, (20, 20, 20), 5)
+    # Of this car's plate a person can read no more than the beginning.
+    street = cv2.imread(str(assets_dir() / "image" / "omz_barrier-0106.jpeg"))
+    assert street is not None
+    unreadable = np.asarray(street[412:432, 342:395], np.uint8)
+
+    read, unsure = reader.classify(clean), reader.classify(unreadable, 0.0)
+
+    assert read.top_class == "MH12DE14"
+    assert read.confidence > 0.95
+    assert unsure.top_class is not None
+    assert unsure.top_class.startswith("M")
+    assert unsure.confidence < 0.5

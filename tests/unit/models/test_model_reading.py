@@ -114,3 +114,56 @@ def test_hostile_names_in_a_model_are_passed_over(names: str) -> None:
 def test_more_names_than_classes_are_an_error() -> None:
     with pytest.raises(ModelLoadError, match="has 2 classes, the archive names 3"):
         read_model(settings("classification", classes=["a", "b", "c"]), spec({"out": (1, 2)}))
+
+
+PLATE_ALPHABET = list("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_")
+
+
+@pytest.mark.parametrize("named", [{}, {"outputLayout": "textSlots"}])
+def test_a_text_model_is_recognised_by_its_alphabet(named: dict[str, str]) -> None:
+    outputs = {"features": (1, 128, 64), "text": (1, 9, 37), "region": (1, 65)}
+
+    reading = read_model(settings("ocr", alphabet=PLATE_ALPHABET, **named), spec(outputs))
+
+    assert (reading.layout, reading.output, reading.class_names) == ("textSlots", "text", tuple(PLATE_ALPHABET))
+    assert (reading.preprocessing, reading.letterbox) == (Preprocessing("rgb", 1 / 255), "none")
+
+
+def test_a_text_model_that_takes_bytes_is_not_scaled() -> None:
+    reading = read_model(settings("ocr", alphabet=PLATE_ALPHABET), spec({"text": (1, 9, 37)}, takes_bytes=True))
+
+    assert reading.preprocessing == Preprocessing("rgb")
+
+
+@pytest.mark.parametrize(
+    ("alphabet", "message"),
+    [
+        (None, r"reads text, but the archive has no alphabet \[model m\]\. Give as alphabet"),
+        ([], "has no alphabet"),
+        (PLATE_ALPHABET[:-1], r"has 37 symbols, the archive's alphabet 36 \[model m\]\. Give as alphabet"),
+        ([*PLATE_ALPHABET, "-"], "has 37 symbols, the archive's alphabet 38"),
+    ],
+)
+def test_an_alphabet_that_is_missing_or_does_not_fit_is_an_error(alphabet: list[str] | None, message: str) -> None:
+    with pytest.raises(ModelLoadError, match=message):
+        read_model(settings("ocr", alphabet=alphabet), spec({"text": (1, 9, 37)}))
+
+
+@pytest.mark.parametrize("shape", [(1, 37), (2, 9, 37), (1, -1, 37), (1, 9, -1), (1, 1, 9, 37)])
+def test_an_unknown_text_output_is_an_error_that_lists_what_is_known(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ModelLoadError, match=r"cannot be read as ocr.*textSlots \[1, slots, symbols"):
+        read_model(settings("ocr", alphabet=PLATE_ALPHABET), spec({"text": shape}))
+
+
+@pytest.mark.parametrize("layout", ["textCtc", "textIndex", "classification"])
+def test_a_text_layout_that_is_not_read_is_an_error(layout: str) -> None:
+    with pytest.raises(ModelLoadError, match=f"cannot be read as {layout}"):
+        read_model(settings("ocr", alphabet=PLATE_ALPHABET, outputLayout=layout), spec({"text": (1, 9, 37)}))
+
+
+def test_of_several_texts_the_branch_names_one() -> None:
+    outputs = {"upper": (1, 9, 37), "lower": (1, 5, 37)}
+
+    assert read_model(settings("ocr", alphabet=PLATE_ALPHABET, output="lower"), spec(outputs)).output == "lower"
+    with pytest.raises(ModelLoadError, match="several outputs that fit: upper, lower"):
+        read_model(settings("ocr", alphabet=PLATE_ALPHABET), spec(outputs))

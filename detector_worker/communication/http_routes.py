@@ -8,7 +8,7 @@ from fastapi.responses import JSONResponse
 
 from detector_worker.communication.access import AccessPolicy
 from detector_worker.communication.reports import StateReporter
-from detector_worker.core.exceptions import MessageProcessingError, StreamError
+from detector_worker.core.exceptions import MessageProcessingError, ServiceError, StreamError
 from detector_worker.engine.engine import Engine
 
 __all__ = ["http_router"]
@@ -35,16 +35,16 @@ def http_router(*, engine: Engine, access: AccessPolicy, reporter: StateReporter
     # A camera's id may hold slashes.
     @router.get(
         "/camera/{camera_id:path}/image",
-        summary="The newest frame of a camera",
+        summary="The newest frame of a camera; annotated: the newest analysed one with its tracks",
         dependencies=[Depends(check)],
         response_class=Response,
     )
-    async def newest_image(camera_id: str) -> Response:
+    async def newest_image(camera_id: str, *, annotated: bool = False) -> Response:
         try:
-            jpeg = await engine.newest_jpeg(camera_id)
+            jpeg = await engine.newest_jpeg(camera_id, annotated=annotated)
         except MessageProcessingError as exc:
             raise HTTPException(404, str(exc)) from exc
-        except StreamError as exc:
+        except (StreamError, ServiceError) as exc:
             raise HTTPException(503, str(exc), {"Retry-After": "1"}) from exc
         return Response(jpeg, media_type="image/jpeg", headers={"Cache-Control": "no-store"})
 

@@ -28,6 +28,7 @@ __all__ = [
     "EnvironmentConfigProvider",
     "JSONConfigProvider",
     "YAMLConfigProvider",
+    "user_cache_folder",
 ]
 
 _PREFIX: Final = "DETECTOR_WORKER_"
@@ -239,6 +240,12 @@ class Configuration(BaseModel):
                     f"{key} = null: with environment {self.environment!r} and services.embedded = "
                     f"{json.dumps(self.services.embedded)} an address is needed, or services.embedded = true"
                 )
+
+
+def user_cache_folder(environ: Mapping[str, str] | None = None) -> Path:
+    """Return where this account's programs keep what they can make again: ``$XDG_CACHE_HOME``, else ``~/.cache``."""
+    named = Path((os.environ if environ is None else environ).get("XDG_CACHE_HOME", ""))
+    return named if named.is_absolute() else Path.home() / ".cache"
 
 
 def _file_provider(path: Path) -> ConfigurationProvider:

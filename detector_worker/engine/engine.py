@@ -114,11 +114,12 @@ class Engine(Protocol):
         """Set the session that a display's records carry from now on; None ends it."""
         ...
 
-    async def newest_jpeg(self, camera_id: str) -> bytes:
-        """Return the newest frame of a camera.
+    async def newest_jpeg(self, camera_id: str, *, annotated: bool = False) -> bytes:
+        """Return the newest frame of a camera, or the newest analysed one with what was seen in it.
 
         Raises:
             MessageProcessingError: No such camera (``not_found``).
             StreamError: It has not delivered a frame yet, and why.
+            ServiceError: Whoever has it is being started.
         """
         ...

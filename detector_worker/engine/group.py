@@ -5,22 +5,25 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
 from typing import Final
 
 import cv2
+import numpy as np
 import uuid_utils
+from numpy.typing import NDArray
 
 from detector_worker.core.addresses import NetworkPolicy
 from detector_worker.core.clock import SystemClock
 from detector_worker.core.config import Configuration
-from detector_worker.core.entities import VisitEvent
+from detector_worker.core.entities import Detections, VisitEvent
 from detector_worker.core.exceptions import StreamError
 from detector_worker.core.frame import Frame
 from detector_worker.core.outbox import SavedVisit
 from detector_worker.core.settings import MIB
+from detector_worker.detection.overlay import draw_overlay
 from detector_worker.detection.visits import VisitTracker
 from detector_worker.detection.yolo_detector import YOLODetector
 from detector_worker.engine.engine import SessionId, SubscriptionSpec
@@ -121,18 +124,20 @@ class Group:
         if (lane := self._lanes.get(subscription_id)) is not None:
             lane.live_detections = wanted
 
-    async def newest_jpeg(self, camera_id: str) -> bytes:
-        """Return a camera's newest frame as JPEG.
+    async def newest_jpeg(self, camera_id: str, *, annotated: bool = False) -> bytes:
+        """Return a camera's newest frame as JPEG, or the one that was analysed last with its tracks drawn in.
 
         Raises:
             StreamError: There is no frame yet, and why.
         """
+        if annotated:
+            return await self._annotated_jpeg(camera_id)
         frame = self._streams.get_latest_frame(camera_id)
         if frame is None:
             status = self._streams.get_stream_info(camera_id).status
             what = f"No frame yet: {status.reason or status.state}"
             raise StreamError(what, where=f"camera {camera_id}", mend="Wait a moment, or look at its address.")
-        return await asyncio.to_thread(_jpeg, frame)
+        return await asyncio.to_thread(lambda: _jpeg(frame.bgr()))
 
     async def load_lane(
         self, spec: SubscriptionSpec, *, lossless: bool, observe: Callable[[Analysed], None] | None = None
@@ -190,6 +195,14 @@ class Group:
             self._runs.take(lane, event)
         await self._runs.finish(timeout_s=None)
         return events
+
+    async def _annotated_jpeg(self, camera_id: str) -> bytes:
+        for lane in self._lanes.values():
+            if lane.spec.camera_id == camera_id and lane.newest is not None:
+                return await asyncio.to_thread(_annotated_jpeg, lane.spec, *lane.newest, lane.sayings.by_track)
+        raise StreamError(
+            "No frame has been analysed yet", where=f"camera {camera_id}", mend="Wait a moment, or ask without boxes."
+        )
 
     def _emit(self, observe: Callable[[Analysed], None] | None, lane: Lane, analysed: Analysed) -> None:
         """Leave the analysis thread, if anything happened that anybody waits for."""
@@ -263,6 +276,11 @@ def _visit_tracker(spec: SubscriptionSpec, pipeline: PipelineConfig) -> VisitTra
     )
 
 
-def _jpeg(frame: Frame) -> bytes:
-    _, encoded = cv2.imencode(".jpg", frame.bgr(), [cv2.IMWRITE_JPEG_QUALITY, 85])
+def _annotated_jpeg(spec: SubscriptionSpec, frame: Frame, detections: Detections, sayings: Mapping[int, str]) -> bytes:
+    ignored = spec.options.ignore_masks
+    return _jpeg(draw_overlay(frame, detections, sayings, region=spec.crop, ignored=ignored))
+
+
+def _jpeg(image: NDArray[np.uint8]) -> bytes:
+    _, encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 85])
     return encoded.tobytes()

@@ -10,6 +10,7 @@ import numpy as np
 
 from detector_worker.core.entities import DetectionResult, Detections, Visit, VisitEvent
 from detector_worker.core.frame import Frame
+from detector_worker.detection.overlay import TrackSayings
 from detector_worker.detection.tracking_manager import unsure_confidence
 from detector_worker.detection.visits import VisitTracker
 from detector_worker.detection.yolo_detector import YOLODetector
@@ -42,7 +43,7 @@ class Lane:
     """Analyses the newest frame of one camera for one subscription; one frame in flight.
 
     `offer` is called by the camera's reader, everything between `begin` and `end` by one analysis thread at a time,
-    so tracker and visits need no lock; ``runs`` and ``runs_under_way`` change on the event loop only.
+    so tracker and visits need no lock; ``runs``, ``runs_under_way`` and ``sayings`` change on the event loop only.
     """
 
     def __init__(
@@ -64,6 +65,9 @@ class Lane:
         self.runs: Counter[str] = Counter()
         """Finished ones by their status."""
         self.runs_under_way = 0
+        self.sayings = TrackSayings()
+        self.newest: tuple[Frame, Detections] | None = None
+        """The frame that was analysed last, with what was tracked in it; for whoever wants to see them."""
         self._detector, self._emit = detector, emit
         self._in_flight = False
         self._arrived, self._analysed, self._dropped = RateMeter(), RateMeter(), RateMeter()
@@ -132,6 +136,7 @@ class Lane:
         floor = unsure_confidence(self.pipeline.min_confidence)
         detections = self._keep_wanted(self._detector.detect(frame, floor, region=self.spec.crop))
         events = self.visits.update(detections, frame)
+        self.newest = frame, self.visits.tracked
         now_s = time.monotonic()
         self._analysed.add(now_s)
         self._latency.add(now_s - frame.time_s)

@@ -131,10 +131,10 @@ class LocalEngine:
             except ServiceError as exc:  # with its lanes it is given their sessions
                 _log.info("The session comes with the lanes: %s", exc)
 
-    async def newest_jpeg(self, camera_id: str) -> bytes:
+    async def newest_jpeg(self, camera_id: str, *, annotated: bool = False) -> bytes:
         for subscription in self._subscriptions.values():
             if subscription.spec.camera_id == camera_id:
-                return await subscription.group.call(GroupEnd.newest_jpeg, camera_id)
+                return await subscription.group.call(GroupEnd.newest_jpeg, camera_id, annotated=annotated)
         raise MessageProcessingError(
             "Nobody watches such a camera", where=f"camera {camera_id}", mend="Subscribe to it.", code="not_found"
         )

@@ -78,6 +78,7 @@ class VisitRuns:
             async with self._turns:
                 result = await lane.executor.execute_pipeline(lane.pipeline, context)
             status = result.status
+            lane.sayings.note(result.detections, result.classification_results)
             self._owner.on_result(_lane_result(lane, context, result))
         except DetectorWorkerError as exc:
             _log.error("The run for record %s failed: %s", context.record_id, exc)

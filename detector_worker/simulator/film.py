@@ -26,7 +26,7 @@ from detector_worker.simulator.scenes.truth import SceneTruth
 __all__ = ["Film", "FilmOrder", "make_film"]
 
 _KEY_FRAME_EVERY_S: Final = 2.0
-_FILMS_KEPT: Final = 64
+_FILMS_KEPT: Final = 256
 _ENCODING: Final = {
     "preset": "ultrafast",
     "tune": "zerolatency",
@@ -87,7 +87,8 @@ def make_film(order: FilmOrder, *, cache: Path, progress: Callable[[float], None
             f"The film cannot be kept: {exc.strerror or exc}", where=str(cache), mend="Make the folder writable."
         ) from exc
     finally:
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
     return Film(path, truth)
 
 

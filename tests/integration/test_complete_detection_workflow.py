@@ -17,7 +17,7 @@ from support.waiting import wait_until
 from support.worker import WorkerProcess, connected, stored, worker
 
 from detector_worker.simulator.clip import Clip
-from detector_worker.simulator.rtsp_server import RtspServer
+from detector_worker.simulator.rtsp_server import RtspServer, same_film
 
 SQUARES = (
     Square("red", (100.0, 60.0), (120.0, 0.0), first_s=0.5, last_s=4.0),
@@ -52,7 +52,7 @@ def http_status(url: str) -> int:
 async def test_a_camera_becomes_rows_pictures_messages_and_results(folder: Path, running: WorkerProcess) -> None:
     clip = await asyncio.to_thread(Clip.load, folder / "clip.mp4")
     async with (
-        RtspServer(clip) as cameras,
+        RtspServer(same_film(clip)) as cameras,
         connected(running.url) as client,
         stored(running.services()) as (database, redis),
         redis.pubsub() as listener,
@@ -116,7 +116,7 @@ async def test_the_newest_picture_and_the_health_are_there_for_whoever_asks(
     folder: Path, running: WorkerProcess
 ) -> None:
     clip = await asyncio.to_thread(Clip.load, folder / "clip.mp4")
-    async with RtspServer(clip) as cameras, connected(running.url) as client:
+    async with RtspServer(same_film(clip)) as cameras, connected(running.url) as client:
         await client.request(
             "subscribe",
             subscriptionIdentifier="display-1;cam-9",

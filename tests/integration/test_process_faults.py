@@ -21,7 +21,7 @@ from support.waiting import wait_until
 from support.worker import Client, WorkerProcess, connected, stored
 
 from detector_worker.simulator.clip import Clip
-from detector_worker.simulator.rtsp_server import RtspServer
+from detector_worker.simulator.rtsp_server import RtspServer, same_film
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(180)]
 
@@ -80,7 +80,7 @@ async def test_kill_9_of_main_loses_and_doubles_nothing(folder: Path) -> None:
     clip = await asyncio.to_thread(Clip.load, folder / "clip.mp4")
     rng = random.Random(7)
     promised: set[str] = set()
-    async with RtspServer(clip, cameras=_CAMERAS) as cameras:
+    async with RtspServer(same_film(clip, _CAMERAS)) as cameras:
         for _ in range(_KILLS):
             worker = await asyncio.to_thread(WorkerProcess, folder / "data")
             async with connected(worker.url) as client:
@@ -142,7 +142,7 @@ async def test_a_group_that_crashes_harms_no_other_and_is_back_in_time(folder: P
     clip = await asyncio.to_thread(Clip.load, folder / "clip.mp4")
     worker = await asyncio.to_thread(WorkerProcess, folder / "data", ENGINE__GROUPS="2")
     with worker:
-        async with RtspServer(clip, cameras=2) as cameras, connected(worker.url) as client:
+        async with RtspServer(same_film(clip, 2)) as cameras, connected(worker.url) as client:
             for camera_id, url in cameras.urls.items():
                 await client.request(
                     "subscribe",

@@ -11,7 +11,7 @@ from support.tiny_models import write_tiny_mpta
 from support.worker import worker
 
 from detector_worker.simulator.clip import Clip
-from detector_worker.simulator.rtsp_server import RtspServer
+from detector_worker.simulator.rtsp_server import RtspServer, same_film
 
 README = Path(__file__).parents[2] / "README.md"
 
@@ -24,7 +24,7 @@ async def test_the_readmes_client_prints_what_a_camera_shows() -> None:
         archive = write_tiny_mpta(folder / "tiny.mpta")
         clip = await asyncio.to_thread(Clip.load, clip_path)
         with worker(folder / "data") as running:
-            async with RtspServer(clip) as cameras:
+            async with RtspServer(same_film(clip)) as cameras:
                 arguments = (running.url, cameras.urls["cam-1"], str(archive))
                 process = await asyncio.create_subprocess_exec(
                     sys.executable, str(folder / "watch.py"), *arguments, stdout=asyncio.subprocess.PIPE

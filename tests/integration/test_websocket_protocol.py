@@ -13,7 +13,7 @@ from support.worker import WorkerProcess, connected, worker
 from websockets.asyncio.client import connect
 
 from detector_worker.simulator.clip import Clip
-from detector_worker.simulator.rtsp_server import RtspServer
+from detector_worker.simulator.rtsp_server import RtspServer, same_film
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,11 @@ async def test_two_clients_hold_one_subscription_and_its_results_go_to_both(
     folder: Path, running: WorkerProcess
 ) -> None:
     clip = await asyncio.to_thread(Clip.load, folder / "clip.mp4")
-    async with RtspServer(clip) as cameras, connected(running.url) as first, connected(running.url) as second:
+    async with (
+        RtspServer(same_film(clip)) as cameras,
+        connected(running.url) as first,
+        connected(running.url) as second,
+    ):
         wish = {
             "subscriptionIdentifier": "desk;cam-1",
             "rtspUrl": cameras.urls["cam-1"],
@@ -55,7 +59,7 @@ async def test_two_clients_hold_one_subscription_and_its_results_go_to_both(
 
 async def test_live_detections_go_to_the_client_that_asked_for_them(folder: Path, running: WorkerProcess) -> None:
     clip = await asyncio.to_thread(Clip.load, folder / "clip.mp4")
-    async with RtspServer(clip) as cameras, connected(running.url) as quiet, connected(running.url) as live:
+    async with RtspServer(same_film(clip)) as cameras, connected(running.url) as quiet, connected(running.url) as live:
         wish = {
             "subscriptionIdentifier": "desk;cam-2",
             "rtspUrl": cameras.urls["cam-1"],
@@ -73,7 +77,7 @@ async def test_a_subscription_outlives_its_client_by_the_grace_time_and_then_end
     folder: Path, running: WorkerProcess
 ) -> None:
     clip = await asyncio.to_thread(Clip.load, folder / "clip.mp4")
-    async with RtspServer(clip) as cameras, connected(running.url) as witness:
+    async with RtspServer(same_film(clip)) as cameras, connected(running.url) as witness:
         async with connected(running.url) as client:
             await client.request(
                 "subscribe",

@@ -44,7 +44,9 @@ class MemoryEngine:
     sessions: dict[str, SessionId | None] = field(default_factory=dict)
     left: list[str] = field(default_factory=list)
     somebody_left: asyncio.Event = field(default_factory=asyncio.Event)
-    pictures: dict[str, bytes | None] = field(default_factory=dict)
+    pictures: dict[str, bytes | Exception | None] = field(default_factory=dict)
+    annotated: dict[str, bytes | Exception | None] = field(default_factory=dict)
+    """As ``pictures``, of analysed frames."""
     asked: int = 0
     fail_with: Exception | None = None
     waiting: asyncio.Event | None = None
@@ -71,12 +73,15 @@ class MemoryEngine:
     async def set_session(self, display_id: str, session_id: SessionId | None) -> None:
         self.sessions[display_id] = session_id
 
-    async def newest_jpeg(self, camera_id: str) -> bytes:
-        if camera_id not in self.pictures:
+    async def newest_jpeg(self, camera_id: str, *, annotated: bool = False) -> bytes:
+        pictures = self.annotated if annotated else self.pictures
+        if camera_id not in pictures:
             raise MessageProcessingError("No such camera", where=camera_id, mend="Subscribe.", code="not_found")
-        picture = self.pictures[camera_id]
+        picture = pictures[camera_id]
         if picture is None:
             raise StreamError("No frame yet", where=camera_id, mend="Wait.")
+        if isinstance(picture, Exception):
+            raise picture
         return picture
 
 

@@ -39,11 +39,12 @@ class SceneCamera:
     @classmethod
     def random(cls, rng: random.Random) -> Self:
         """Make one as integrators mount them: plates stand 14 to 40 pixels high where vehicles stop."""
-        stop_m = rng.choice((5.4, 6.6, 7.8, 9.0, 10.2))
+        stop_m = rng.choice((5.4, 6.6, 7.8, 9.0, 10.8))
+        zoomed = stop_m < 6
         return cls(
-            height_m=rng.uniform(2.9, 3.6),
-            offset_m=rng.uniform(-0.9, 0.9),
-            focal_px=rng.uniform(1180, 1330),
+            height_m=rng.uniform(3.3, 3.9),
+            offset_m=rng.uniform(-0.9, 0.9) * (0.3 if zoomed else 1),
+            focal_px=rng.uniform(1180, 1380) * (1.24 if zoomed else 1),
             stop_m=stop_m,
             lane_m=1.45 + 0.1 * (stop_m - 5.4),
         )

@@ -14,7 +14,7 @@ __all__ = ["ALPHABET", "PLATE_LENGTH", "PLATE_M", "plate_image", "random_plate"]
 ALPHABET: Final = "ABCDEFGHKLMNPRSTUVWXYZ0123456789"
 """Without I, J, O and Q, which nobody could tell from 1 and 0."""
 PLATE_LENGTH: Final = 7
-PLATE_M: Final = (0.64, 0.16)
+PLATE_M: Final = (0.70, 0.18)
 """Width and height, metres."""
 _LETTERS: Final = ALPHABET[:22]
 _GLYPH_WH: Final = (48, 80)

@@ -18,7 +18,7 @@ _HIDDEN: Final = 0.4
 _PLATE_FREE: Final = 0.97
 _LONG_STAY_S: Final = 600.0
 _MOVED_PX: Final = 0.75
-_NEAREST_QUEUE_M: Final = 4.4
+_NEAREST_QUEUE_M: Final = 6.0
 """So far behind the stop line, at least, a queueing vehicle has its front."""
 
 

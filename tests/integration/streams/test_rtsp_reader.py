@@ -14,13 +14,15 @@ from detector_worker.core.addresses import Address
 from detector_worker.core.clock import SystemClock
 from detector_worker.core.exceptions import StreamError
 from detector_worker.simulator.clip import Clip
-from detector_worker.simulator.rtsp_server import RtspServer
+from detector_worker.simulator.rtsp_server import RtspServer, same_film
 from detector_worker.streams.frame_reader import RTSPReader
 
 
 @pytest.fixture
 async def server(tmp_path: Path) -> AsyncIterator[RtspServer]:
-    async with RtspServer(Clip.load(write_tiny_clip(tmp_path / "film.mp4", fps=20, seconds=1).path)) as running:
+    async with RtspServer(
+        same_film(Clip.load(write_tiny_clip(tmp_path / "film.mp4", fps=20, seconds=1).path))
+    ) as running:
         yield running
 
 

@@ -18,7 +18,7 @@ from detector_worker.core.entities import StreamState
 from detector_worker.core.exceptions import MessageProcessingError
 from detector_worker.core.frame import Frame
 from detector_worker.simulator.clip import Clip
-from detector_worker.simulator.rtsp_server import Fault, RtspServer
+from detector_worker.simulator.rtsp_server import Fault, RtspServer, same_film
 from detector_worker.streams.stream_manager import StreamConfig, StreamManager
 
 _FPS = 20
@@ -37,7 +37,7 @@ def film(tmp_path_factory: pytest.TempPathFactory) -> TinyClip:
 
 @pytest.fixture
 async def server(film: TinyClip) -> AsyncIterator[RtspServer]:
-    async with RtspServer(Clip.load(film.path), cameras=3) as running:
+    async with RtspServer(same_film(Clip.load(film.path), 3)) as running:
         yield running
 
 
@@ -61,7 +61,7 @@ async def test_every_picture_arrives_in_order_over_the_end_of_the_film(
     any_film: TinyClip, manager: StreamManager
 ) -> None:
     frames = FrameLog()
-    async with RtspServer(Clip.load(any_film.path)) as server:
+    async with RtspServer(same_film(Clip.load(any_film.path))) as server:
         await manager.create_stream("gate", _rtsp(server.urls["cam-1"]), "d;gate", deliver=frames)
         received = await frames.take(60)
 

@@ -3,6 +3,7 @@ from typing import Literal
 import aiohttp
 from support.serving import Settings, Worker, serving
 
+from detector_worker.core.exceptions import ServiceError
 from detector_worker.core.singleton_managers import CameraConnection, QueueState, ServiceState
 
 
@@ -25,6 +26,25 @@ async def test_the_newest_picture_of_a_camera() -> None:
         status, _, body = await get(worker, "/camera/dark/image")
         assert (status, b"No frame yet" in body) == (503, True)
         assert (await get(worker, "/camera/nowhere/image"))[0] == 404
+
+
+async def test_the_newest_analysed_picture_of_a_camera_with_what_was_seen() -> None:
+    async with serving() as worker:
+        worker.engine.pictures = {"gate": b"plain", "dark": b"plain", "starting": b"plain"}
+        worker.engine.annotated = {"gate": b"drawn", "dark": None}
+
+        assert await get(worker, "/camera/gate/image?annotated=true") == (200, "image/jpeg", b"drawn")
+        assert await get(worker, "/camera/gate/image?annotated=false") == (200, "image/jpeg", b"plain")
+        assert (await get(worker, "/camera/dark/image?annotated=true"))[0] == 503
+        assert (await get(worker, "/camera/nowhere/image?annotated=true"))[0] == 404
+
+
+async def test_a_picture_of_a_group_that_is_being_started_is_503() -> None:
+    async with serving() as worker:
+        worker.engine.pictures = {"gate": ServiceError("The group is being started", where="group-1", mend="Wait.")}
+
+        status, _, body = await get(worker, "/camera/gate/image")
+        assert (status, b"being started" in body) == (503, True)
 
 
 async def test_pictures_need_the_token_and_health_shows_only_the_status_without() -> None:

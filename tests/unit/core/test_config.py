@@ -12,6 +12,7 @@ from detector_worker.core.config import (
     EnvironmentConfigProvider,
     JSONConfigProvider,
     YAMLConfigProvider,
+    user_cache_folder,
 )
 from detector_worker.core.exceptions import ConfigurationError
 
@@ -191,3 +192,16 @@ def test_a_configuration_crosses_the_border_of_a_process_and_cannot_be_changed()
     assert pickle.loads(pickle.dumps(configuration)) == configuration  # noqa: S301 - our own bytes
     with pytest.raises(ValueError, match="frozen"):
         configuration.server.port = 5  # type: ignore[misc] # that is the point
+
+
+@pytest.mark.parametrize(
+    ("environ", "folder"),
+    [
+        ({"XDG_CACHE_HOME": "/var/cache/me"}, Path("/var/cache/me")),
+        ({"XDG_CACHE_HOME": "relative"}, Path.home() / ".cache"),
+        ({"XDG_CACHE_HOME": ""}, Path.home() / ".cache"),
+        ({}, Path.home() / ".cache"),
+    ],
+)
+def test_caches_are_where_the_account_keeps_them(environ: dict[str, str], folder: Path) -> None:
+    assert user_cache_folder(environ) == folder

@@ -1,6 +1,7 @@
 """The server over a plain socket; what FFmpeg makes of it is tested in tests/integration/streams."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from itertools import pairwise
 from pathlib import Path
@@ -14,7 +15,7 @@ from support.tiny_clip import write_tiny_clip
 
 from detector_worker.core.exceptions import ServiceError
 from detector_worker.simulator.clip import Clip
-from detector_worker.simulator.rtsp_server import Fault, RtspServer
+from detector_worker.simulator.rtsp_server import Fault, RtspServer, SentPicture, same_film
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +25,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Clip:
 
 @pytest.fixture
 async def server(clip: Clip) -> AsyncIterator[RtspServer]:
-    async with RtspServer(clip, cameras=2) as running:
+    async with RtspServer(same_film(clip, 2)) as running:
         yield running
 
 
@@ -162,16 +163,82 @@ async def test_a_camera_answers_again_when_the_fault_is_cleared(server: RtspServ
     client.close()
 
 
+async def test_what_was_sent_is_told_and_counts_on_through_the_rounds(server: RtspServer, client: _Client) -> None:
+    before_s = time.time()
+    await client.play()
+    await wait_until(lambda: len(server.sent("cam-1")) >= 25, timeout_s=5)  # the clip has 20
+    sent = server.sent("cam-1")
+
+    assert server.sent("cam-2") == ()
+    assert [picture.film_s for picture in sent] == pytest.approx([number / 20 for number in range(len(sent))])
+    lags_s = [picture.utc_s - before_s - picture.film_s for picture in sent]
+    assert all(0 <= lag_s < 0.5 for lag_s in lags_s)
+
+
+async def test_who_joins_in_a_later_round_is_sent_that_round(server: RtspServer, client: _Client) -> None:
+    await client.play()
+    await wait_until(lambda: len(server.sent("cam-1")) >= 22, timeout_s=5)
+    client.close()
+    await wait_until(lambda: server.connected("cam-1") == 0, timeout_s=5)
+    left_at_s = server.sent("cam-1")[-1].film_s
+    known = len(server.sent("cam-1"))
+
+    late = await _Client.connect(server.urls["cam-1"])
+    await late.play()
+    await wait_until(lambda: len(server.sent("cam-1")) > known, timeout_s=5)
+
+    joined_at_s = server.sent("cam-1")[known].film_s
+    assert joined_at_s == pytest.approx(1.0)  # the key frame of the second round
+    assert joined_at_s <= left_at_s
+    late.close()
+
+
+async def test_only_the_newest_pictures_are_remembered(server: RtspServer, client: _Client) -> None:
+    server._cameras["cam-1"].sent.extend(SentPicture(float(second), float(second)) for second in range(7000))
+
+    assert [picture.film_s for picture in server.sent("cam-1")] == [float(second) for second in range(1000, 7000)]
+
+
+async def test_a_camera_can_be_added_while_the_server_runs(server: RtspServer, tmp_path: Path) -> None:
+    clip = Clip.load(write_tiny_clip(tmp_path / "other.mp4", seconds=1, fps=5).path)
+    url = server.add_camera("north-gate", clip)
+    client = await _Client.connect(url)
+    await client.play()
+    await client.read_packet()
+
+    assert server.connected("north-gate") == 1
+    client.close()
+
+
+async def test_a_camera_cannot_be_added_twice(server: RtspServer, clip: Clip) -> None:
+    with pytest.raises(ValueError, match="cam-1"):
+        server.add_camera("cam-1", clip)
+
+
+async def test_each_camera_shows_its_own_film(clip: Clip, tmp_path: Path) -> None:
+    other = Clip.load(write_tiny_clip(tmp_path / "other.mp4", seconds=1, fps=5).path)
+    async with RtspServer({"fast": clip, "slow": other}) as server:
+        clients = [await _Client.connect(server.urls[camera_id]) for camera_id in ("fast", "slow")]
+        for client in clients:
+            await client.play()
+        await wait_until(lambda: len(server.sent("slow")) >= 3, timeout_s=5)
+
+        gaps_s = [server.sent(one)[1].film_s - server.sent(one)[0].film_s for one in ("fast", "slow")]
+        assert gaps_s == pytest.approx([0.05, 0.2])
+        for client in clients:
+            client.close()
+
+
 async def test_a_busy_port_is_told(clip: Clip, server: RtspServer) -> None:
     with pytest.raises(ServiceError, match=str(server.port)):
-        async with RtspServer(clip, port=server.port):
+        async with RtspServer(same_film(clip), port=server.port):
             pass
 
 
 async def test_a_client_that_does_not_read_is_dropped(tmp_path: Path) -> None:
     # A film of noise, 2 MB and more: the kernel's buffers fill within seconds.
     clip = write_noisy_clip(tmp_path / "noise.mp4")
-    async with RtspServer(clip) as server:
+    async with RtspServer(same_film(clip)) as server:
         client = await _Client.connect(server.urls["cam-1"])
         await client.play()
         client.writer.transport.pause_reading()  # type: ignore[attr-defined]

@@ -1,0 +1,201 @@
+"""Films of scenes: made by real processes, served to real readers, and gone without a trace when nobody waits."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from pathlib import Path
+from typing import Final
+
+import av
+import psutil
+import pytest
+from support.waiting import wait_until, wait_until_sync
+
+from detector_worker.cli.films import film_cache, make_films
+from detector_worker.core.exceptions import ConfigurationError, ServiceError
+from detector_worker.simulator.clip import Clip
+from detector_worker.simulator.film import FilmOrder
+
+COMMAND: Final = (sys.executable, "-P", "-m", "detector_worker", "simulate")
+LONG: Final = 100
+"""Vehicles whose film takes a minute at least."""
+
+
+def short(camera: int) -> FilmOrder:
+    return FilmOrder(seed=3, camera=camera, vehicles=1, shortest_stop_s=1.0, longest_stop_s=2.0)
+
+
+def renderers(parent: int | None = None) -> list[psutil.Process]:
+    """The processes that a pool has started; the one that tracks shared memory ends with its parent."""
+    children = psutil.Process(parent).children(recursive=True)
+    return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+
+
+@pytest.fixture(autouse=True)
+async def _no_renderer_is_left() -> AsyncIterator[None]:
+    yield
+    assert renderers() == []
+
+
+@pytest.mark.slow
+async def test_each_film_comes_when_it_is_finished_and_progress_ends_at_1(tmp_path: Path) -> None:
+    orders = [short(1), short(2)]
+    told: dict[FilmOrder, list[float]] = {order: [] for order in orders}
+
+    async with aclosing(
+        make_films(orders, cache=tmp_path / "films", progress=lambda order, share: told[order].append(share))
+    ) as films:
+        made = {film.truth.camera_id: film async for film in films}
+
+    assert sorted(made) == ["cam-1", "cam-2"]
+    for film in made.values():
+        clip = await asyncio.to_thread(Clip.load, film.path)
+        assert clip.duration_s == pytest.approx(film.truth.duration_s, abs=0.2)
+        assert len(film.truth.vehicles) == 1
+    for shares in told.values():
+        assert shares == sorted(shares)
+        assert shares[-1] == 1.0
+
+
+@pytest.mark.slow
+async def test_a_short_film_does_not_wait_for_a_long_one(tmp_path: Path) -> None:
+    orders = [FilmOrder(seed=3, camera=1, vehicles=LONG), short(2)]
+
+    async with aclosing(make_films(orders, cache=tmp_path, progress=lambda *_: None)) as films:
+        first = await anext(films)
+        began_s = time.monotonic()
+
+    assert first.truth.camera_id == "cam-2"
+    assert time.monotonic() - began_s < 5
+
+
+async def test_a_cancelled_rendering_ends_at_once(tmp_path: Path) -> None:
+    orders = [FilmOrder(seed=3, camera=camera, vehicles=LONG) for camera in (1, 2, 3)]
+    shares: list[float] = []
+
+    async def render() -> None:
+        async with aclosing(
+            make_films(orders, cache=tmp_path, progress=lambda _, share: shares.append(share))
+        ) as films:
+            async for _ in films:
+                pass
+
+    rendering = asyncio.create_task(render())
+    await wait_until(lambda: any(shares), timeout_s=40)
+    began_s = time.monotonic()
+    rendering.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await rendering
+
+    assert time.monotonic() - began_s < 5
+
+
+async def test_a_cache_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+
+    with pytest.raises(ConfigurationError, match="file"):
+        async for _ in make_films([short(1)], cache=tmp_path / "file" / "films", progress=lambda *_: None):
+            pass
+
+
+async def test_a_renderer_that_is_killed_is_told(tmp_path: Path) -> None:
+    async def kill_one() -> None:
+        await wait_until(renderers, timeout_s=20)
+        renderers()[0].kill()
+
+    killing = asyncio.create_task(kill_one())
+    orders = [FilmOrder(seed=3, camera=camera, vehicles=LONG) for camera in (1, 2)]
+    with pytest.raises(ServiceError, match="died"):
+        async for _ in make_films(orders, cache=tmp_path, progress=lambda *_: None):
+            pass
+    await killing
+
+
+def test_films_are_kept_in_the_accounts_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+    assert film_cache() == tmp_path / "detector-worker" / "films"
+
+
+def start(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [*COMMAND, *arguments],
+        env=os.environ | {"XDG_CACHE_HOME": str(folder)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_simulate_serves_scenes_with_their_truth(tmp_path: Path) -> None:
+    with start(tmp_path, "--cameras", "2", "--seed", "5", "--vehicles", "1") as process:
+        try:
+            assert process.stdout is not None
+            cameras = json.loads(process.stdout.readline())
+            first_s = time.time()
+            with av.open(cameras[1]["rtsp_url"], options={"rtsp_transport": "tcp"}, timeout=(5, 5)) as container:
+                picture = next(container.decode(video=0))
+            with urllib.request.urlopen(cameras[1]["truth_url"], timeout=5) as response:  # noqa: S310 - our own
+                told = json.load(response)
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=10)
+        finally:
+            process.kill()
+
+    assert process.returncode == 0
+    assert [camera["camera_id"] for camera in cameras] == ["cam-1", "cam-2"]
+    assert (told["truth"]["camera_id"], told["truth"]["seed"]) == ("cam-2", 5)
+    assert told["truth"]["wh"] == [picture.width, picture.height]
+    sent_s, film_s = told["sent"][0]
+    assert first_s <= sent_s <= first_s + 5
+    assert film_s == 0.0
+    assert "(2 of 2)" in errors
+
+
+def test_ctrl_c_ends_the_rendering_at_once_and_leaves_no_process(tmp_path: Path) -> None:
+    with start(tmp_path, "--cameras", "3", "--vehicles", str(LONG)) as process:
+        try:
+            wait_until_sync(lambda: renderers(process.pid), timeout_s=30)
+            children = psutil.Process(process.pid).children(recursive=True)
+            began_s = time.monotonic()
+            os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+            output, errors = process.communicate(timeout=10)
+        finally:
+            process.kill()
+
+    assert time.monotonic() - began_s < 5
+    assert psutil.wait_procs(children, timeout=2)[1] == []
+    assert output == ""
+    assert "Traceback" not in errors
+
+
+def test_a_killed_simulator_leaves_no_renderer(tmp_path: Path) -> None:
+    with start(tmp_path, "--cameras", "3", "--vehicles", str(LONG)) as process:
+        wait_until_sync(lambda: renderers(process.pid), timeout_s=30)
+        children = psutil.Process(process.pid).children(recursive=True)
+        process.kill()
+        process.communicate(timeout=10)
+
+    assert psutil.wait_procs(children, timeout=20)[1] == []
+
+
+def test_a_video_has_no_seed(tmp_path: Path) -> None:
+    (tmp_path / "clip.mp4").touch()
+
+    with start(tmp_path, "--video", str(tmp_path / "clip.mp4"), "--seed", "1") as process:
+        output, errors = process.communicate(timeout=20)
+
+    assert process.returncode == 2
+    assert output == ""
+    assert "--video" in errors
+    assert "--seed" in errors

@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 RUN_TESTS := $(BIN)/python scripts/run_tests.py
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev test test-unit test-integration test-fast test-faults test-performance \
+.PHONY: help install install-dev demo test test-unit test-integration test-fast test-faults test-performance \
         lint format quality lock clean version
 
 help: ## List the targets
@@ -29,6 +29,9 @@ install: | $(VENV)/pyvenv.cfg ## Install what the worker needs to run, into .ven
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps .
 
 install-dev: $(READY) ## Install the worker for development, with test and check tools
+
+demo: $(READY) ## Simulated cameras, the worker and a page to look at, until Ctrl-C
+	$(BIN)/detector-worker demo
 
 test: $(READY) ## All tests but faults and soaks, with coverage; makes .venv by itself
 	$(RUN_TESTS) --all --coverage

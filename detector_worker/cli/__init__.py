@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from detector_worker import __version__
+from detector_worker.cli.demo import demo
 from detector_worker.cli.run import run
 from detector_worker.cli.serve import serve
 from detector_worker.cli.services import services
@@ -22,7 +23,7 @@ _app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-for command in (serve, run, simulate, services):
+for command in (serve, demo, run, simulate, services):
     _app.command()(command)
 
 

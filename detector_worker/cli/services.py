@@ -1,5 +1,6 @@
 """``detector-worker services``: where a running worker's servers are."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +12,18 @@ from detector_worker.core.exceptions import ServiceError
 from detector_worker.storage.durable_storage import WORKER_LOCK
 from detector_worker.storage.folder_lock import FolderLock
 
-__all__ = ["services"]
+__all__ = ["RunningServices", "find_services", "services"]
+
+
+@dataclass(frozen=True, slots=True)
+class RunningServices:
+    """Where a running worker keeps things; the fields are those of ``--json``."""
+
+    pid: int
+    postgresql: str
+    """As psql takes it: ``host=... port=... dbname=... user=...``."""
+    redis: str
+    """As redis-cli takes it: ``-s path`` or ``-u address``."""
 
 
 def services(
@@ -23,16 +35,26 @@ def services(
     Example: psql "$(detector-worker services --json | jq -r .postgresql)"
     """
     overrides = {"server": {"data_dir": str(data_dir)}} if data_dir else {}
-    folder = load_configuration(overrides=overrides).server.data_dir
-    note = FolderLock(folder / WORKER_LOCK).read()
-    if "postgresql" not in note:
-        raise ServiceError(
-            "No worker runs here",
-            where=str(folder),
-            mend="Start one with `detector-worker serve`, or give its --data-dir.",
-        )
+    found = find_services(load_configuration(overrides=overrides).server.data_dir)
     if as_json:
-        typer.echo(orjson.dumps(note))
+        typer.echo(orjson.dumps(found))
         return
-    typer.echo(f"psql '{note['postgresql']}'")
-    typer.echo(f"redis-cli {note['redis']}")
+    typer.echo(f"psql '{found.postgresql}'")
+    typer.echo(f"redis-cli {found.redis}")
+
+
+def find_services(data_dir: Path) -> RunningServices:
+    """Read where the servers of the worker that runs in a data folder are.
+
+    Raises:
+        ServiceError: None runs there.
+    """
+    note = FolderLock(data_dir / WORKER_LOCK).read()
+    match note:
+        case {"pid": int(pid), "postgresql": str(postgresql), "redis": str(redis)}:
+            return RunningServices(pid, postgresql, redis)
+    raise ServiceError(
+        "No worker runs here",
+        where=str(data_dir),
+        mend="Start one with `detector-worker serve`, or give its --data-dir.",
+    )

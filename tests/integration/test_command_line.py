@@ -210,7 +210,7 @@ async def test_a_second_worker_on_one_folder_is_refused_and_the_first_goes_on(fo
 
 
 def test_help_shows_examples(folder: Path) -> None:
-    for command in ("serve", "run", "simulate", "services"):
+    for command in ("serve", "run", "simulate", "services", "demo"):
         result = call(command, "--help", cwd=folder)
         assert result.returncode == 0
         assert "Example: " in result.stdout

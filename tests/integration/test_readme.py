@@ -41,6 +41,6 @@ async def test_the_readmes_client_prints_what_a_camera_shows() -> None:
 
 def test_the_readme_names_only_commands_that_exist() -> None:
     named = set(re.findall(r"detector-worker (\w+)", README.read_text(encoding="utf-8")))
-    existing = {path.stem for path in (README.parent / "detector_worker" / "cli").glob("*.py")}
+    existing = {path.stem for path in (README.parent / "detector_worker" / "cli").glob("*")}
 
     assert named - {"is"} <= existing

@@ -10,9 +10,9 @@ from rich.console import Console
 from support.tiny_clip import Square, write_tiny_clip
 from support.tiny_models import tiny_pipeline, write_tiny_mpta
 
-from detector_worker.cli.demo.show import Demo, DemoPlan
+from detector_worker.cli.demo.command import run_until_interrupted
+from detector_worker.cli.demo.show import DemoPlan
 from detector_worker.cli.films import FilmProgress
-from detector_worker.cli.interrupt import until_interrupted
 from detector_worker.simulator.film import Film, FilmOrder
 from detector_worker.simulator.scenes.truth import SceneTruth, VehicleTruth
 
@@ -109,8 +109,8 @@ def main(folder: Path) -> None:
     """Run an endless demo in a folder, as the command does with its own films and archive."""
     film = write_tiny_film(folder / "film.mp4", [Square("red", (100.0, 60.0))], camera_id="cam-1", seconds=10.0)
     archive = write_tiny_demo_mpta(folder / "tiny.mpta")
-    demo = Demo(DemoPlan(folder, archive, ("cam-1",), one_by_one(film)), Console(stderr=True))
-    asyncio.run(demo.run(until_interrupted()))
+    plan = DemoPlan(folder, archive, ("cam-1",), one_by_one(film))
+    asyncio.run(run_until_interrupted(plan, Console(stderr=True)))
 
 
 if __name__ == "__main__":

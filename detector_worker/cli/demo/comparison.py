@@ -1,0 +1,178 @@
+"""Records against what really happened. Pure: times, boxes and values in, figures and explanations out."""
+
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from detector_worker.simulator.rtsp_server import SentPicture
+from detector_worker.simulator.scenes.truth import Box, SceneTruth, VehicleTruth
+
+__all__ = ["Comparison", "PlayedFilm", "Record", "compare", "newest_sent"]
+
+_TOLERANCE_S: Final = 0.05
+"""A camera's picture may bear a time a little before the one at which it was sent."""
+_LEAST_IOU: Final = 0.4
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One row, as far as it can be right or wrong."""
+
+    record_id: str
+    camera_id: str
+    captured_s: float
+    """Seconds since 1970, UTC."""
+    xyxy: Box
+    brand: str | None
+    body: str | None
+    plate: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class PlayedFilm:
+    """What a camera has shown: the film's truth, and when which second of it was sent, oldest first."""
+
+    truth: SceneTruth
+    sent: Sequence[SentPicture]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """How the records fit."""
+
+    vehicles: int
+    records: int
+    missed: int
+    duplicates: int
+    """Records beyond the first of a vehicle, and records of no vehicle at all."""
+    brand_correct: int
+    body_correct: int
+    plate_correct: int
+    plate_readable: int
+    explanations: tuple[str, ...]
+    """A sentence for each miss, each record too many and each wrong reading."""
+
+
+_Stay = tuple[str, int]
+"""A vehicle's id, and in which round of the film."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Sighting:
+    """Where a record belongs; no vehicle: nowhere, and why."""
+
+    record: Record
+    vehicle: VehicleTruth | None
+    turn: int
+    reason: str = ""
+
+
+def newest_sent(sent: Sequence[SentPicture], utc_s: float) -> SentPicture | None:
+    """Return the newest picture that was sent at or before a time, give or take 50 ms; ``sent`` is in its order."""
+    index = bisect_right(sent, utc_s + _TOLERANCE_S, key=lambda picture: picture.utc_s)
+    return sent[index - 1] if index else None
+
+
+def compare(films: Sequence[PlayedFilm], records: Sequence[Record]) -> Comparison:
+    """Find each record's vehicle by where it was when the record's picture was taken, and count.
+
+    Of a film that was shown more than once, each round has its own vehicles: all of the first round, of later ones
+    those that have left, or have a record.
+    """
+    by_camera = {film.truth.camera_id: film for film in films}
+    in_order = sorted(records, key=lambda record: record.captured_s)
+    sightings = [_sighting(by_camera.get(record.camera_id), record) for record in in_order]
+    first: dict[_Stay, _Sighting] = {}
+    explanations: list[str] = []
+    for seen in sightings:
+        stay = None if seen.vehicle is None else (seen.vehicle.vehicle_id, seen.turn)
+        if stay is None:
+            explanations.append(f"{_name(seen.record)} belongs to no vehicle: {seen.reason}")
+        elif (before := first.setdefault(stay, seen)) is not seen:
+            explanations.append(f"{_name(seen.record)} is one more of {stay[0]}; its first is {_name(before.record)}")
+    extra = len(explanations)
+    stays = {stay: vehicle for film in films for stay, vehicle in _stays(film, first)}
+    missed = [f"{_describe(vehicle)} has no record" for stay, vehicle in stays.items() if stay not in first]
+    readable = sum(vehicle.plate_readable for vehicle in stays.values())
+    correct, wrong = _readings(first.values())
+    return Comparison(
+        vehicles=len(stays),
+        records=len(records),
+        missed=len(missed),
+        duplicates=extra,
+        brand_correct=correct["brand"],
+        body_correct=correct["body"],
+        plate_correct=correct["plate"],
+        plate_readable=readable,
+        explanations=(*missed, *explanations, *wrong),
+    )
+
+
+def _sighting(film: PlayedFilm | None, record: Record) -> _Sighting:
+    """Find the vehicle that was where the record says."""
+    picture = None if film is None else newest_sent(film.sent, record.captured_s)
+    if film is None or picture is None:
+        return _Sighting(record, None, 0, "nothing had been sent by then")
+    turn, film_s = divmod(picture.film_s, film.truth.duration_s)
+    there = [(_iou(record.xyxy, box), one) for one in film.truth.vehicles if (box := one.box_at(film_s)) is not None]
+    iou, best = max(there, key=lambda candidate: candidate[0], default=(0.0, None))
+    if best is not None and iou >= _LEAST_IOU:
+        return _Sighting(record, best, int(turn))
+    nearest = f"the nearest was {best.vehicle_id}, IoU {iou:.2f}" if best and iou else "none was there"
+    return _Sighting(record, None, int(turn), f"at second {film_s:.1f} of the film {nearest}")
+
+
+def _stays(film: PlayedFilm, recorded: dict[_Stay, _Sighting]) -> Iterator[tuple[_Stay, VehicleTruth]]:
+    """Yield every vehicle that was to be recorded."""
+    end_s = max((picture.film_s for picture in film.sent), default=0.0)
+    for turn in range(int(end_s // film.truth.duration_s) + 1):
+        for vehicle in film.truth.vehicles:
+            stay = (vehicle.vehicle_id, turn)
+            if turn == 0 or turn * film.truth.duration_s + vehicle.leaves_s <= end_s or stay in recorded:
+                yield stay, vehicle
+
+
+def _readings(sightings: Iterable[_Sighting]) -> tuple[Counter[str], list[str]]:
+    """Count what was read rightly, by its kind, and tell what was not."""
+    correct: Counter[str] = Counter()
+    wrong: list[str] = []
+    for seen in sightings:
+        if (vehicle := seen.vehicle) is None:
+            continue
+        readings = {"brand": (seen.record.brand, vehicle.brand), "body": (seen.record.body, vehicle.body)}
+        if vehicle.plate_readable:
+            readings["plate"] = (seen.record.plate, vehicle.plate)
+        for kind, (read, true) in readings.items():
+            correct[kind] += read == true
+            if read != true:
+                wrong.append(f"{vehicle.vehicle_id}: the {kind} is {true!r}, not {read!r}")
+    return correct, wrong
+
+
+def _iou(one: Box, other: Box) -> float:
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    height = min(one[3], other[3]) - max(one[1], other[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    areas = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (one, other))
+    return width * height / (areas - width * height)
+
+
+def _name(record: Record) -> str:
+    return f"record {record.record_id} of {record.camera_id}"
+
+
+def _describe(vehicle: VehicleTruth) -> str:
+    difficulties = {
+        "in a pair": vehicle.in_pair,
+        "occluded": vehicle.occluded,
+        "like the one before": vehicle.lookalike,
+        "at night": vehicle.at_night,
+        "in rain": vehicle.in_rain,
+        "parked": vehicle.parked,
+    }
+    told = "".join(f", {name}" for name, is_so in difficulties.items() if is_so)
+    stops = f"stood from second {vehicle.stops_s:.1f} to {vehicle.starts_s:.1f}"
+    return f"{vehicle.vehicle_id} ({vehicle.brand} {vehicle.body}, {vehicle.plate}, {stops}{told})"

@@ -13,6 +13,7 @@ __all__ = ["Followed", "Parts", "find_returned"]
 
 _NEAR_SIZES: Final = 1.0  # distance of the centres, in sizes (square root of the area) of the smaller box
 _SIMILAR_AREA: Final = 0.4
+_STILL_INSIDE: Final = 0.85  # of what was seen of an object at the edge, where it is not driving out over it
 _ALIKE: Final = 0.85  # measured on street footage: see the folder's README
 
 Parts = tuple[DetectionResult, ...]
@@ -29,6 +30,7 @@ class Followed:
     detection: DetectionResult = field(init=False)  # the latest, as the detector called it
     expected: BoundingBox = field(init=False)  # where it should have been in the newest frame, seen or not
     growth_per_s: float = 0.0  # of the box, relative to its size
+    cut: bool = False  # by the edge of the picture, when it was seen last
     left: bool = False  # it drove out of the picture: what enters there is somebody else
     parts: Parts = ()  # the latest, with this track's id, which says whose they are
     part_classes: set[str] = field(default_factory=set)  # of all its frames
@@ -58,6 +60,11 @@ class Followed:
     def is_part(self) -> bool:
         """True for what has been a part for the greater part of its life."""
         return self.inside > 0
+
+    @property
+    def is_leaving(self) -> bool:
+        """True for what is out of sight and was on its way over the picture's edge."""
+        return self.left or (self.cut and self.expected.area < _STILL_INSIDE * self.detection.bounding_box.area)
 
     def note(self, detection: DetectionResult, parts: Parts, now_s: float, *, inside: bool) -> None:
         """It has been seen again, ``inside`` another object or for itself."""
@@ -90,7 +97,7 @@ def find_returned(others: Iterable[Followed], arrival: Followed, *, reentry_s: f
         other
         for other in others
         if 0 < arrival.first_s - other.last_s <= reentry_s
-        and not other.left
+        and not other.is_leaving
         and other.class_name.casefold() == arrival.class_name.casefold()
         and _distance(arrival, other) <= _NEAR_SIZES
         and _may_look_alike(arrival.appearance, other.appearance)

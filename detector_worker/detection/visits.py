@@ -87,10 +87,10 @@ class VisitTracker:
         self.tracked = self._tracks.update_tracks(detections, frame.frame_id, time_s=frame.time_s, bounds=bounds)
         # What went out of sight comes first: it may go on at once in what is in sight.
         events = self._part_with_lost()
-        for followed in self._seen_clearly(self._look(frame)):
+        for followed in self._seen_clearly(self._look(frame, bounds)):
             if followed.visit is None:
                 self._take_picture(followed, frame, bounds)
-                arriving = followed.growth_per_s > _GROWING_PER_S and is_cut(followed.detection.bounding_box, bounds)
+                arriving = followed.growth_per_s > _GROWING_PER_S and followed.cut
                 if not arriving and self._is_due(followed):
                     events += self._begin(followed, frame)
         trim_shots([followed.shots for followed in self._followed.values()])
@@ -109,7 +109,7 @@ class VisitTracker:
         x1, y1, x2, y2 = self._region or (0, 0, width, height)
         return BoundingBox(max(0, x1), max(0, y1), min(width, x2), min(height, y2))
 
-    def _look(self, frame: Frame) -> list[Followed]:
+    def _look(self, frame: Frame, bounds: BoundingBox) -> list[Followed]:
         """Note what a frame says of each object and of its parts; returns the objects that are in it."""
         results = list(self.tracked.results(frame.captured_at))
         can_be_part = [self._can_be_part(result.track_id, result.class_name) for result in results]
@@ -125,6 +125,7 @@ class VisitTracker:
                 continue
             followed = self._followed.get(track_id) or Followed(track_id, now_s, box)
             followed.note(result, own_parts, now_s, inside=whole >= 0)
+            followed.cut = is_cut(box, bounds)
             if followed.visit is None:
                 self._stability.add_detection(track_id, box, time_s=now_s, predicted=outlook[track_id][0])
             self._followed[track_id] = followed

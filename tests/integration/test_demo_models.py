@@ -41,6 +41,7 @@ async def test_the_demos_models_see_and_read_what_is_plain_to_see(tmp_path: Path
     loaded = await new_loader(tmp_path).load_pipeline(ARCHIVE)
     models = {model_id: YOLODetector(model) for model_id, model in loaded.models.items()}
     detector = models[loaded.config.model_id]
+    paddings = {branch.model_id: branch.crop_padding for branch in loaded.config.branches}
     found = dict.fromkeys(("vehicle", "frontal", "plate", "person"), (0, 0))
     right = dict.fromkeys(BRANCHES, (0, 0))
     for number in range(PLACES * STILLS):
@@ -55,7 +56,8 @@ async def test_the_demos_models_see_and_read_what_is_plain_to_see(tmp_path: Path
             found[one.kind] = found[one.kind][0] + is_found, found[one.kind][1] + 1
             for branch, kind in BRANCHES.items():
                 if kind == one.kind and is_found:
-                    crop = crop_region_from_frame(frame, own[int(overlaps.argmax())].bounding_box, padding=0.03)
+                    padding = paddings[branch]
+                    crop = crop_region_from_frame(frame, own[int(overlaps.argmax())].bounding_box, padding=padding)
                     reading = models[branch].classify(crop)
                     is_right = reading.top_class == truth_of(one, branch)
                     right[branch] = right[branch][0] + is_right, right[branch][1] + 1

@@ -55,6 +55,7 @@ def pipeline() -> dict[str, Any]:
             "targetFps": 5,
             "triggerClasses": ["vehicle"],
             "expectedClasses": ["vehicle"],
+            "requiredClasses": ["frontal"],
             "stability": {"minFrames": 4, "minSeconds": 1.5, "minIou": 0.5, "reentrySeconds": 3},
             "actions": [_create(), _image("vehicle", "best"), _image("frame", "frame"), _publication()],
             "branches": [_branch(task) for task in CROP_TASKS.values()],

@@ -19,6 +19,7 @@ Floats = NDArray[np.float64]
 PICTURE_WH: Final = (1280, 720)
 _GATE_ROW: Final = 590.0
 """In which row of the picture the ground at the stop line lies."""
+_HIGHEST_PARKED_M: Final = 2.3
 _NEAREST_M: Final = 0.8
 """What is nearer than this is below the picture's edge."""
 
@@ -59,6 +60,12 @@ class SceneCamera:
         """Distance of a parked vehicle's front: so far that all of it is in the picture."""
         half_view = PICTURE_WH[0] / 2 / self.focal_px
         return max(1.25 * self.stop_m, (self.offset_m - self.bay_x + 1.15) / half_view)
+
+    @property
+    def has_bay(self) -> bool:
+        """Whether the bay is in the picture: not before a camera that is zoomed in on the gate."""
+        roof = self.project(np.array([[self.bay_x, _HIGHEST_PARKED_M, self.bay_m]]))
+        return bool(roof[0, 1] > 0)
 
     @property
     def pitch(self) -> float:

@@ -96,9 +96,11 @@ def ignore_masks(camera: SceneCamera) -> tuple[Box, ...]:
     queue_m = camera.stop_m + _NEAREST_QUEUE_M
     waiting = max(_middle(camera, body, x, queue_m)[1] for body in BODIES for x in lanes)
     standing = min(_middle(camera, body, x, camera.stop_m + 0.35)[1] for body in BODIES for x in lanes)
-    parked = max(_middle(camera, body, camera.bay_x, camera.bay_m + 0.35)[0] for body in BODIES)
-    half = max(shape_of(body).width for body in BODIES) / 4 * camera.focal_px / camera.bay_m
-    return ((round(parked + half), 0.0, float(PICTURE_WH[0]), float(round((waiting + standing) / 2))),)
+    left = 0.0
+    if camera.has_bay:
+        parked = max(_middle(camera, body, camera.bay_x, camera.bay_m + 0.35)[0] for body in BODIES)
+        left = round(parked + max(shape_of(body).width for body in BODIES) / 4 * camera.focal_px / camera.bay_m)
+    return ((float(left), 0.0, float(PICTURE_WH[0]), float(round((waiting + standing) / 2))),)
 
 
 def _middle(camera: SceneCamera, body: str, x: float, z: float) -> tuple[float, float]:

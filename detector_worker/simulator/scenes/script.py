@@ -108,9 +108,12 @@ def write_script(
     rng.shuffle(waiting)
     waiting = _look_alikes_last(waiting)
     arrivals: list[Arrival] = []
-    for number, act in enumerate(parked):
-        act[0].enters_s = _LEAD_IN_S + (number + rng.random()) * longest_stop_s * 1.2
-        arrivals += act
+    if camera.has_bay:
+        for number, (one,) in enumerate(parked):
+            one.enters_s = _LEAD_IN_S + (number + rng.random()) * longest_stop_s * 1.2
+            arrivals.append(one)
+    else:
+        waiting += parked
     now_s, next_s = _LEAD_IN_S, _LEAD_IN_S
     last: Arrival | None = None
     while waiting or not all(one.is_gone for one in arrivals):
@@ -139,13 +142,16 @@ def _acts(
     """Split the vehicles into acts: some park, some come in pairs, some queue, some look like the one before."""
 
     def arrival(lane: int, enters_s: float = 0.0) -> Arrival:
-        look = Look.random(rng)
-        if lane == BAY:
-            look = replace(look, body=rng.choice([body for body in BODIES if body != "truck"]))
         x = (-camera.lane_m, camera.lane_m, camera.bay_x)[lane] + rng.uniform(-0.12, 0.12)
         stop_m = (camera.bay_m if lane == BAY else camera.stop_m) + rng.uniform(0, 0.35)
         stands_s = shortest_s + rng.random() ** 2 * min(6.0, longest_s - shortest_s)
-        return Arrival(look, lane, x, stop_m, longest_s if lane == BAY else stands_s, enters_s, parked=lane == BAY)
+        return Arrival(Look.random(rng), lane, x, stop_m, stands_s, enters_s)
+
+    def parked() -> list[Arrival]:
+        """In the bay, or where there is none in one of the lanes."""
+        one = arrival(BAY if camera.has_bay else RIGHT)
+        look = replace(one.look, body=rng.choice([body for body in BODIES if body != "truck"]))
+        return [replace(one, look=look, stands_s=longest_s, parked=True)]
 
     def pair() -> list[Arrival]:
         act = [arrival(LEFT), arrival(RIGHT, rng.uniform(0.0, 0.8))]
@@ -168,7 +174,7 @@ def _acts(
     left = vehicles
     for kind, count in counts.items():
         for _ in range(count):
-            act = {"parked": lambda: [arrival(BAY)], "queue": queue, "pair": pair, "look_alike": look_alike}[kind]()
+            act = {"parked": parked, "queue": queue, "pair": pair, "look_alike": look_alike}[kind]()
             if len(act) <= left:
                 acts.append(act)
                 left -= len(act)

@@ -302,3 +302,24 @@ def test_time_that_runs_backwards_neither_ends_nor_repeats_a_visit() -> None:
     assert (len(lane.started), lane.ended) == (1, [])
     (visit,) = lane.tracker.live_visits()
     assert visit.last_s >= visit.first_s
+
+
+def test_who_drives_out_is_not_the_one_that_comes_after() -> None:
+    """The follower is first seen near where the leader was seen last, half out of the picture, a moment before."""
+    lane = Lane()
+    lane.play(0, 2, lambda s: [box(200, 60, w=200, h=200)])
+    lane.play(2, 3.2, lambda s: [box(200, 60 + 50 * s, w=200, h=200)])
+    lane.play(5.2, 1, lambda s: [])
+    lane.play(6.2, 3, lambda s: [box(200, 80, w=200, h=150)])
+
+    assert len(lane.started) == 2
+
+
+def test_who_stands_at_the_edge_and_is_hidden_for_a_moment_is_the_same() -> None:
+    standing = box(200, 280, w=200, h=120)
+    lane = Lane()
+    lane.play(0, 2, lambda s: [standing])
+    lane.play(2, 3, lambda s: [])
+    lane.play(5, 3, lambda s: [standing])
+
+    assert len(lane.started) == 1

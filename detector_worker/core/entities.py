@@ -54,6 +54,13 @@ class BoundingBox:
         width, height = self.wh
         return width * height
 
+    def iou(self, other: "BoundingBox") -> float:
+        """Return the shared area over the joint one, 0 to 1."""
+        width = min(self.x2, other.x2) - max(self.x1, other.x1)
+        height = min(self.y2, other.y2) - max(self.y1, other.y1)
+        shared = max(0.0, width) * max(0.0, height)
+        return shared / (self.area + other.area - shared) if shared else 0.0
+
     @classmethod
     def from_xyxy(cls, xyxy: NDArray[np.float32]) -> Self:
         """Make a box of one row of an (N, 4) array."""

@@ -13,7 +13,8 @@ __all__ = ["Followed", "Parts", "find_returned"]
 
 _NEAR_SIZES: Final = 1.0  # distance of the centres, in sizes (square root of the area) of the smaller box
 _SIMILAR_AREA: Final = 0.4
-_STILL_INSIDE: Final = 0.85  # of what was seen of an object at the edge, where it is not driving out over it
+_STANDING_IOU: Final = 0.8  # boxes of one place, of an object that stands
+_STANDING_S: Final = 1.0  # in one place for so long: it stands
 _ALIKE: Final = 0.85  # measured on street footage: see the folder's README
 
 Parts = tuple[DetectionResult, ...]
@@ -30,7 +31,11 @@ class Followed:
     detection: DetectionResult = field(init=False)  # the latest, as the detector called it
     expected: BoundingBox = field(init=False)  # where it should have been in the newest frame, seen or not
     growth_per_s: float = 0.0  # of the box, relative to its size
-    cut: bool = False  # by the edge of the picture, when it was seen last
+    cut: bool = False  # by the edge of the picture, when it was surely seen last
+    seen_whole: bool = False  # ever
+    place: BoundingBox = field(init=False)  # where it came to stand, or is passing
+    place_since_s: float = field(init=False)
+    sure_s: float = field(init=False)  # when it was surely seen last
     left: bool = False  # it drove out of the picture: what enters there is somebody else
     parts: Parts = ()  # the latest, with this track's id, which says whose they are
     part_classes: set[str] = field(default_factory=set)  # of all its frames
@@ -41,6 +46,9 @@ class Followed:
     shots: list[Shot] = field(default_factory=list)  # until its visit begins: the best pictures, best first
     visit: Visit | None = None
     appearance: Histogram | None = None  # known when its visit begins, but not after a restart
+
+    def __post_init__(self) -> None:
+        self.place, self.place_since_s, self.sure_s = self.first_box, self.first_s, self.first_s
 
     @classmethod
     def of_visit(cls, visit: Visit) -> Self:
@@ -63,8 +71,8 @@ class Followed:
 
     @property
     def is_leaving(self) -> bool:
-        """True for what is out of sight and was on its way over the picture's edge."""
-        return self.left or (self.cut and self.expected.area < _STILL_INSIDE * self.detection.bounding_box.area)
+        """True for what is out of sight and was on its way over the picture's edge, which it had been clear of."""
+        return self.left or (self.cut and self.seen_whole and self.sure_s - self.place_since_s < _STANDING_S)
 
     def note(self, detection: DetectionResult, parts: Parts, now_s: float, *, inside: bool) -> None:
         """It has been seen again, ``inside`` another object or for itself."""
@@ -74,6 +82,13 @@ class Followed:
         self.part_classes.update(part.class_name for part in parts)
         if self.visit is not None:
             self.go_on_with(self.visit)
+
+    def note_place(self, *, cut: bool) -> None:
+        """It was surely seen just now; ``cut`` by the edge of the picture. What is unsure at the edge misleads."""
+        if self.detection.bounding_box.iou(self.place) < _STANDING_IOU:
+            self.place, self.place_since_s = self.detection.bounding_box, self.last_s
+        self.cut, self.sure_s = cut, self.last_s
+        self.seen_whole |= not cut
 
     def go_on_with(self, visit: Visit) -> None:
         """It is this visit's object, which is brought up to date."""

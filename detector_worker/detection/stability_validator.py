@@ -40,7 +40,7 @@ class StabilityValidator:
             self._cleanup_old_detections(time_s)
             self._histories[track_id] = _History(time_s, time_s, bounding_box)
             return
-        history.iou_sum += max(_iou(bounding_box, history.last_box), _iou(bounding_box, predicted or history.last_box))
+        history.iou_sum += max(bounding_box.iou(history.last_box), bounding_box.iou(predicted or history.last_box))
         history.matched += 1
         history.last_s, history.last_box = time_s, bounding_box
 
@@ -66,10 +66,3 @@ class StabilityValidator:
     def _cleanup_old_detections(self, now_s: float) -> None:
         for track_id in [key for key, value in self._histories.items() if now_s - value.last_s > _FORGOTTEN_AFTER_S]:
             self.forget(track_id)
-
-
-def _iou(first: BoundingBox, second: BoundingBox) -> float:
-    width = min(first.x2, second.x2) - max(first.x1, second.x1)
-    height = min(first.y2, second.y2) - max(first.y1, second.y1)
-    shared = max(0.0, width) * max(0.0, height)
-    return shared / (first.area + second.area - shared) if shared else 0.0

@@ -125,7 +125,8 @@ class VisitTracker:
                 continue
             followed = self._followed.get(track_id) or Followed(track_id, now_s, box)
             followed.note(result, own_parts, now_s, inside=whole >= 0)
-            followed.cut = is_cut(box, bounds)
+            if result.confidence >= self._min_confidence:
+                followed.note_place(cut=is_cut(box, bounds))
             if followed.visit is None:
                 self._stability.add_detection(track_id, box, time_s=now_s, predicted=outlook[track_id][0])
             self._followed[track_id] = followed

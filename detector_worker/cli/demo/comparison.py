@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from detector_worker.core.entities import BoundingBox
 from detector_worker.simulator.rtsp_server import SentPicture
 from detector_worker.simulator.scenes.truth import Box, SceneTruth, VehicleTruth
 
@@ -116,7 +117,11 @@ def _sighting(film: PlayedFilm | None, record: Record) -> _Sighting:
     if film is None or picture is None:
         return _Sighting(record, None, 0, "nothing had been sent by then")
     turn, film_s = divmod(picture.film_s, film.truth.duration_s)
-    there = [(_iou(record.xyxy, box), one) for one in film.truth.vehicles if (box := one.box_at(film_s)) is not None]
+    there = [
+        (BoundingBox(*record.xyxy).iou(BoundingBox(*box)), one)
+        for one in film.truth.vehicles
+        if (box := one.box_at(film_s)) is not None
+    ]
     iou, best = max(there, key=lambda candidate: candidate[0], default=(0.0, None))
     if best is not None and iou >= _LEAST_IOU:
         return _Sighting(record, best, int(turn))
@@ -149,15 +154,6 @@ def _readings(sightings: Iterable[_Sighting]) -> tuple[Counter[str], list[str]]:
             if read != true:
                 wrong.append(f"{vehicle.vehicle_id}: the {kind} is {true!r}, not {read!r}")
     return correct, wrong
-
-
-def _iou(one: Box, other: Box) -> float:
-    width = min(one[2], other[2]) - max(one[0], other[0])
-    height = min(one[3], other[3]) - max(one[1], other[1])
-    if width <= 0 or height <= 0:
-        return 0.0
-    areas = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (one, other))
-    return width * height / (areas - width * height)
 
 
 def _name(record: Record) -> str:

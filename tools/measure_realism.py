@@ -24,7 +24,7 @@ ASSETS: Final = Path(os.environ.get("DETECTOR_WORKER_ASSETS", Path(__file__).par
 CARS: Final = {2, 5, 7}
 """COCO's car, bus and truck."""
 FIRST_PLACE: Final = 900_000
-"""Far from every place that our own models are trained or judged on."""
+STILLS_OF_A_PLACE: Final = 8
 
 
 def main() -> int:
@@ -50,10 +50,9 @@ async def _measure(pictures: int, confidence: float) -> dict[str, tuple[int, int
     settings = {"modelId": "yolox", "modelFile": "yolox_nano.onnx", "modelType": "detection", "outputLayout": "yolox"}
     detector = await YOLODetector.load_model(manager, ModelConfig.from_dict(settings, folder=ASSETS / "detector"))
     counts = dict.fromkeys(("day", "dusk", "rain", "night"), (0, 0))
-    per_place = min(8, STILLS_PER_PLACE)
     for number in range(pictures):
-        place = FIRST_PLACE + number // per_place
-        image, seen = still(place * STILLS_PER_PLACE + number % per_place)
+        place = FIRST_PLACE + number // STILLS_OF_A_PLACE
+        image, seen = still(place * STILLS_PER_PLACE + number % STILLS_OF_A_PLACE)
         found = detector.detect(Frame(image, camera_id="", frame_id=number, time_s=0, captured_at=0), confidence)
         found = found.select(np.isin(found.class_id, list(CARS)))
         wanted = np.array([one.xyxy for one in seen if one.kind == "vehicle" and one.visible > 0.95]).reshape(-1, 4)

@@ -315,11 +315,25 @@ def test_who_drives_out_is_not_the_one_that_comes_after() -> None:
     assert len(lane.started) == 2
 
 
+def test_who_drove_out_is_not_brought_back_by_an_unsure_glimpse() -> None:
+    """The last that the detector makes of the leader is a doubtful box that the edge does not cut."""
+    lane = Lane()
+    lane.play(0, 2, lambda s: [box(200, 60, w=200, h=200)])
+    lane.play(2, 3.2, lambda s: [box(200, 60 + 50 * s, w=200, h=200)])
+    lane.see(5.2, box(200, 150, w=200, h=195, p=0.3))
+    lane.play(5.4, 1, lambda s: [])
+    lane.play(6.4, 3, lambda s: [box(200, 60, w=200, h=150)])
+
+    assert len(lane.started) == 2
+
+
 def test_who_stands_at_the_edge_and_is_hidden_for_a_moment_is_the_same() -> None:
+    """It came in whole and then stopped with its front beyond the picture, as one that drives out would begin."""
     standing = box(200, 280, w=200, h=120)
     lane = Lane()
-    lane.play(0, 2, lambda s: [standing])
-    lane.play(2, 3, lambda s: [])
-    lane.play(5, 3, lambda s: [standing])
+    lane.play(0, 2, lambda s: [box(200, 80 + 100 * s, w=200, h=120)])
+    lane.play(2, 2, lambda s: [standing])
+    lane.play(4, 3, lambda s: [])
+    lane.play(7, 3, lambda s: [standing])
 
     assert len(lane.started) == 1

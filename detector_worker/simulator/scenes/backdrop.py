@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector_worker.simulator.scenes.geometry import PICTURE_WH, SceneCamera
-from detector_worker.simulator.scenes.light import Light
+from detector_worker.simulator.scenes.light import Light, shown
 
 __all__ = ["CANVAS_MARGIN_PX", "LAMP_UNIT", "Backdrop", "paint_backdrop"]
 
@@ -48,11 +48,11 @@ def paint_backdrop(camera: SceneCamera, light: Light, seed: int) -> Backdrop:
                                                            (_SIDE_M, _NEAR_M), (-_SIDE_M, _NEAR_M))])  # fmt: skip
     _build(canvas, camera, light, rng)
     lamp = _lamp_light(camera, (width, height)) if light.name == "night" else None
-    picture = np.clip(canvas if lamp is None else canvas * lamp, 0, 1) ** (1 / 1.9) * 255
+    picture = shown(np.clip(canvas if lamp is None else canvas * lamp, 0, 1)) * 255
     image = cv2.GaussianBlur(picture, (3, 3), 0.6).astype(np.uint8)
     if lamp is None:
         return Backdrop(image, None)
-    bright = np.repeat(lamp ** (1 / 1.9) / LAMP_UNIT, 4, axis=2)
+    bright = np.repeat(shown(lamp) / LAMP_UNIT, 4, axis=2)
     bright[..., 3] = 1 / LAMP_UNIT  # opacity stays
     return Backdrop(image, bright.astype(np.uint8))
 

@@ -12,10 +12,22 @@ import numpy as np
 
 from detector_worker.simulator.scenes.geometry import Floats
 
-__all__ = ["BODIES", "Material", "Mesh", "Shape", "body_mesh", "body_points", "shape_of"]
+__all__ = [
+    "BODIES",
+    "BOX",
+    "GLASS",
+    "LAMP",
+    "PAINT",
+    "TRIM",
+    "TYRE",
+    "Mesh",
+    "Shape",
+    "body_mesh",
+    "body_points",
+    "shape_of",
+]
 
 PAINT, GLASS, TRIM, TYRE, BOX, LAMP = range(6)
-Material = int
 
 
 @dataclass(frozen=True, slots=True)

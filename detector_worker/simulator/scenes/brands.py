@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BRANDS", "FASCIA_WH", "PLATE_ROW", "fascia"]
+__all__ = ["BRANDS", "PLATE_ROW", "fascia"]
 
-FASCIA_WH: Final = (640, 280)
+_FASCIA_WH: Final = (640, 280)
 PLATE_ROW: Final = 0.27
 """Height of the plate's middle above the front's lower edge, of its height."""
 Colour = tuple[int, int, int]
@@ -25,10 +25,10 @@ class _Canvas:
     """Draws in fractions of the front: x -1 (left) to 1, y 0 (bottom) to 1. What is not drawn on shows the paint."""
 
     def __init__(self) -> None:
-        self.image = np.zeros((FASCIA_WH[1], FASCIA_WH[0], 4), np.uint8)
+        self.image = np.zeros((_FASCIA_WH[1], _FASCIA_WH[0], 4), np.uint8)
 
     def _points(self, points: Sequence[tuple[float, float]]) -> NDArray[np.int32]:
-        width, height = FASCIA_WH
+        width, height = _FASCIA_WH
         return np.array([((x + 1) / 2 * width * 16, (1 - y) * height * 16) for x, y in points], np.int32)
 
     def area(self, points: Sequence[tuple[float, float]], colour: Colour, edge: Colour | None = None) -> None:
@@ -47,7 +47,7 @@ class _Canvas:
     ) -> None:
         """Fill an ellipse; the radii are fractions of the front's height."""
         turn = np.linspace(0, 2 * np.pi, 40)
-        across = radii[0] * 2 * FASCIA_WH[1] / FASCIA_WH[0]
+        across = radii[0] * 2 * _FASCIA_WH[1] / _FASCIA_WH[0]
         points = [(centre[0] + across * np.cos(a), centre[1] + radii[1] * np.sin(a)) for a in turn]
         self.area(points, colour, edge)
 
@@ -59,7 +59,7 @@ class _Canvas:
     def badge(self, y: float, colour: Colour, mark: Sequence[tuple[float, float]], radius: float = 0.09) -> None:
         """Draw a round badge with a mark of lines in it, -1 to 1 in both directions."""
         self.oval((0, y), (radius, radius), colour, _CHROME)
-        across = radius * 2 * FASCIA_WH[1] / FASCIA_WH[0]
+        across = radius * 2 * _FASCIA_WH[1] / _FASCIA_WH[0]
         self.line([(x * across * 0.7, y + mark_y * radius * 0.7) for x, mark_y in mark], (245, 245, 245), 5)
 
 

@@ -2,17 +2,23 @@
 
 import random
 from dataclasses import dataclass
-from typing import Final, Literal, Self
+from typing import Any, Final, Literal, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from detector_worker.simulator.scenes.geometry import Floats
 
-__all__ = ["LIGHTS", "Light", "LightName"]
+__all__ = ["LIGHTS", "Light", "LightName", "shown"]
 
 LightName = Literal["day", "dusk", "night", "rain"]
 LIGHTS: Final[tuple[LightName, ...]] = ("day", "night", "rain", "dusk", "day", "night", "day", "dusk", "day", "night")
 """Of the cameras 1 to 10, and so on: 30 % night, 10 % rain."""
+
+
+def shown(light: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+    """Return how bright a camera shows an amount of light, any shape; 0 stays 0, and 1 stays 1."""
+    return np.asarray(light ** (1 / 1.9))
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector_worker.simulator.scenes.geometry import SceneCamera
-from detector_worker.simulator.scenes.light import Light
+from detector_worker.simulator.scenes.light import Light, shown
 from detector_worker.simulator.scenes.sprite import Sprite
 
 __all__ = ["PersonArtist", "Walker"]
@@ -73,7 +73,7 @@ class PersonArtist:
             points: list[tuple[float, float]], thick: float, albedo: tuple[float, float, float], shade: float = 1.0
         ) -> None:
             lit = self._light.on_faces(np.array([albedo]) * shade, np.array([[0.2, 0.3, -0.9]]))[0]
-            colour = tuple((np.clip(lit, 0, 1) ** (1 / 1.9) * 255).astype(int).tolist())
+            colour = tuple((shown(np.clip(lit, 0, 1)) * 255).astype(int).tolist())
             corners = np.array([((0.5 + x * 0.5) * width, y * height) for x, y in points], np.int32)
             cv2.polylines(image, [corners], False, (*colour, 255), max(2, int(thick * width)), cv2.LINE_AA)
 

@@ -106,7 +106,7 @@ def write_script(
     parked = [act for act in acts if act[0].parked]
     waiting = [act for act in acts if not act[0].parked]
     rng.shuffle(waiting)
-    waiting = _look_alikes_last(waiting)
+    waiting = _look_alike_never_first(waiting)
     arrivals: list[Arrival] = []
     if camera.has_bay:
         for number, (one,) in enumerate(parked):
@@ -132,7 +132,7 @@ def write_script(
         now_s += _STEP_S
     duration_s = math.ceil(now_s + _LEAD_OUT_S)
     return Script(
-        tuple(sorted(arrivals, key=lambda one: one.enters_s)), _crossings(camera, rng, duration_s), duration_s
+        tuple(sorted(arrivals, key=lambda one: one.enters_s)), tuple(_walks(camera, rng, duration_s)), duration_s
     )
 
 
@@ -181,7 +181,7 @@ def _acts(
     return acts + [[arrival(rng.choice((LEFT, RIGHT)))] for _ in range(left)]
 
 
-def _look_alikes_last(acts: list[list[Arrival]]) -> list[list[Arrival]]:
+def _look_alike_never_first(acts: list[list[Arrival]]) -> list[list[Arrival]]:
     """A look-alike needs somebody before it."""
     if acts and acts[0][0].lookalike:
         other = next((number for number, act in enumerate(acts) if not act[0].lookalike), None)
@@ -202,10 +202,6 @@ def _drive_all(arrivals: Sequence[Arrival], now_s: float) -> None:
             if other is not one and other.lane == one.lane and other.places and other.z < one.z and not other.is_gone
         ]
         one.drive(now_s, max(ahead, default=-math.inf))
-
-
-def _crossings(camera: SceneCamera, rng: random.Random, duration_s: float) -> tuple[Crossing, ...]:
-    return tuple(_walks(camera, rng, duration_s))
 
 
 def _walks(camera: SceneCamera, rng: random.Random, duration_s: float) -> Iterator[Crossing]:

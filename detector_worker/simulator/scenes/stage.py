@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, Literal
 
 import cv2
@@ -70,7 +71,7 @@ class Stage:
         self._vehicles, self._people = VehicleArtist(camera, light), PersonArtist(camera, light)
         self._sensor = Sensor(light, seed=seed)
         self._glow = _glow_template()
-        self._boxes: dict[Vehicle, tuple[Box, Box, Box]] = {}
+        self._boxes_of = lru_cache(maxsize=64)(self._measure)  # for those that stand
 
     def picture(
         self, vehicles: Sequence[Vehicle], people: Sequence[Person], number: int
@@ -87,7 +88,7 @@ class Stage:
             if isinstance(thing := things[index], Vehicle) and self._light.headlights:
                 self._shine(canvas, thing)
         dx, dy = self._sensor.shake(number)
-        seen = self._seen(things, len(vehicles), owners, areas, (dx, dy))
+        seen = self._seen(things, owners, areas, (dx, dy))
         left, top = CANVAS_MARGIN_PX + dx, CANVAS_MARGIN_PX + dy
         view = canvas[top : top + PICTURE_WH[1], left : left + PICTURE_WH[0]]
         return self._sensor.expose(view, number), seen
@@ -134,7 +135,6 @@ class Stage:
     def _seen(
         self,
         things: Sequence[Vehicle | Person],
-        vehicle_count: int,
         owners: NDArray[np.int16],
         areas: dict[int, int],
         shake: tuple[int, int],
@@ -143,27 +143,22 @@ class Stage:
         for index, thing in enumerate(things):
             if not areas.get(index):
                 continue
+            share = np.count_nonzero(owners == index) / areas[index]
             if isinstance(thing, Person):
                 box = self._people.box(thing.walker, thing.x, thing.z)
-                share = np.count_nonzero(owners == index) / areas[index]
                 seen += _in_picture("person", box, share, shake, vehicle=-1)
                 continue
             whole, front, plate = self._boxes_of(thing)
             names = {"brand": thing.look.brand, "body": thing.look.body, "plate": thing.look.plate}
-            share = np.count_nonzero(owners == index) / areas[index]
             seen += _in_picture("vehicle", whole, share, shake, vehicle=index, **names)
             seen += _in_picture("frontal", front, _own_share(owners, front, index), shake, vehicle=index, **names)
             seen += _in_picture("plate", plate, _own_share(owners, plate, index), shake, vehicle=index, **names)
         return seen
 
-    def _boxes_of(self, thing: Vehicle) -> tuple[Box, Box, Box]:
-        """Return the boxes of a vehicle, its front and its plate; remembered while it stands."""
-        if thing not in self._boxes:
-            if len(self._boxes) > 64:
-                self._boxes.clear()
-            artist, place = self._vehicles, (thing.look.body, thing.x, thing.z)
-            self._boxes[thing] = vehicle_box(self._camera, *place), artist.frontal_box(*place), artist.plate_box(*place)
-        return self._boxes[thing]
+    def _measure(self, thing: Vehicle) -> tuple[Box, Box, Box]:
+        """Return the boxes of a vehicle, its front and its plate."""
+        artist, place = self._vehicles, (thing.look.body, thing.x, thing.z)
+        return vehicle_box(self._camera, *place), artist.frontal_box(*place), artist.plate_box(*place)
 
 
 def _own_share(owners: NDArray[np.int16], box: Box, index: int) -> float:

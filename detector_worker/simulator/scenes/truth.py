@@ -3,7 +3,7 @@
 from bisect import bisect_right
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import orjson
 
@@ -11,7 +11,7 @@ __all__ = ["READABLE_PLATE_PX", "Box", "SceneTruth", "VehicleTruth"]
 
 Box = tuple[float, float, float, float]
 """x1, y1, x2, y2 in pixels of the picture; clipped to it."""
-READABLE_PLATE_PX = 20.0
+READABLE_PLATE_PX: Final = 20.0
 """From this height on an unoccluded plate can be read."""
 
 

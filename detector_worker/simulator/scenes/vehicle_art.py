@@ -26,7 +26,7 @@ from detector_worker.simulator.scenes.bodies import (
 )
 from detector_worker.simulator.scenes.brands import BRANDS, PLATE_ROW, fascia
 from detector_worker.simulator.scenes.geometry import PICTURE_WH, Floats, SceneCamera, on_road
-from detector_worker.simulator.scenes.light import Light
+from detector_worker.simulator.scenes.light import Light, shown
 from detector_worker.simulator.scenes.plates import PLATE_M, plate_image, random_plate
 from detector_worker.simulator.scenes.sprite import Sprite
 
@@ -143,7 +143,8 @@ class VehicleArtist:
         image[..., 3] = cv2.max(image[..., 3], drawn.shadow)
         return Sprite(image, drawn.left, drawn.top)
 
-    def _face_colours(self, look: Look, faces: NDArray[np.intp], x: float, z: float) -> Floats:
+    def _face_colours(self, look: Look, faces: NDArray[np.intp], x: float, z: float) -> NDArray[np.uint8]:
+        """Return the colour of each face, shape (N, 3), BGR."""
         mesh, light = body_mesh(look.body), self._light
         normals, material = mesh.normals[faces], mesh.material[faces]
         view = self._camera.position() - (mesh.corners[faces].mean(axis=1) + on_road(x, z))
@@ -160,7 +161,7 @@ class VehicleArtist:
         lit = light.on_faces(albedo, normals) + fresnel * light.mirrored(rays) + glint * light.sun_colour
         height = mesh.corners[faces, :, 1].mean(axis=1)[:, None]
         lit *= 0.72 + 0.28 * np.clip(height / 0.7, 0, 1)  # little light comes from below
-        return np.asarray(np.clip(lit, 0, 1) ** (1 / 1.9) * 255, np.float64)
+        return (shown(np.clip(lit, 0, 1)) * 255).astype(np.uint8)
 
     def _put_on(
         self,
@@ -187,7 +188,7 @@ class VehicleArtist:
         matrix = cv2.getPerspectiveTransform(source, goal - np.array((x1, y1), np.float32))
         laid = cv2.warpPerspective(picture, matrix, (int(x2 - x1), int(y2 - y1)), flags=cv2.INTER_LINEAR)
         lit = self._light.on_faces(np.ones((1, 3)), np.array([[0.0, 0.1, -1.0]]))[0]
-        lit = np.clip(lit * shine, 0.0, 1.05) ** (1 / 1.9)
+        lit = shown(np.clip(lit * shine, 0.0, 1.05))
         part = full[y1:y2, x1:x2, :3]
         part[:] = np.clip(part * (1 - laid[..., 3:] / 255.0) + laid[..., :3] * lit, 0, 255).astype(np.uint8)
 

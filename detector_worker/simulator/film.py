@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector_worker.core.exceptions import ConfigurationError
-from detector_worker.simulator.scenes.geometry import PICTURE_WH, SceneCamera
+from detector_worker.simulator.scenes.geometry import PICTURE_WH, STOP_DISTANCES_M, SceneCamera
 from detector_worker.simulator.scenes.light import LIGHTS, Light
 from detector_worker.simulator.scenes.record import Recorder, ignore_masks
 from detector_worker.simulator.scenes.script import Script, write_script
@@ -94,7 +94,9 @@ def make_film(order: FilmOrder, *, cache: Path, progress: Callable[[float], None
 
 def _render(order: FilmOrder, path: Path, progress: Callable[[float], None]) -> SceneTruth:
     rng = random.Random(f"film {order.seed} {order.camera}")
-    camera = SceneCamera.random(rng)
+    # Dealt out, not drawn: any five cameras in a row show small plates and large ones.
+    stop_m = STOP_DISTANCES_M[(order.seed + order.camera) % len(STOP_DISTANCES_M)]
+    camera = SceneCamera.random(rng, stop_m=stop_m)
     light = Light.make(LIGHTS[(order.camera - 1) % len(LIGHTS)], rng)
     script = write_script(
         camera,

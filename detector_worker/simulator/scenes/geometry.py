@@ -12,11 +12,13 @@ from typing import Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["PICTURE_WH", "Floats", "SceneCamera", "on_road"]
+__all__ = ["PICTURE_WH", "STOP_DISTANCES_M", "Floats", "SceneCamera", "on_road"]
 
 Floats = NDArray[np.float64]
 
 PICTURE_WH: Final = (1280, 720)
+STOP_DISTANCES_M: Final = (5.4, 6.6, 7.8, 9.0, 10.8)
+"""Of the stop line: the largest plates to the smallest."""
 _GATE_ROW: Final = 590.0
 """In which row of the picture the ground at the stop line lies."""
 _HIGHEST_PARKED_M: Final = 2.3
@@ -38,9 +40,15 @@ class SceneCamera:
     """Half the distance between the middles of the two lanes."""
 
     @classmethod
-    def random(cls, rng: random.Random) -> Self:
-        """Make one as integrators mount them: plates stand 14 to 40 pixels high where vehicles stop."""
-        stop_m = rng.choice((5.4, 6.6, 7.8, 9.0, 10.8))
+    def random(cls, rng: random.Random, *, stop_m: float | None = None) -> Self:
+        """Make one as integrators mount them: plates stand 14 to 40 pixels high where vehicles stop.
+
+        Args:
+            rng: Decides what is not given.
+            stop_m: One of ``STOP_DISTANCES_M``.
+        """
+        if stop_m is None:
+            stop_m = rng.choice(STOP_DISTANCES_M)
         zoomed = stop_m < 6
         return cls(
             height_m=rng.uniform(3.3, 3.9),

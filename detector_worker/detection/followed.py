@@ -8,6 +8,7 @@ from typing import Final, Self
 from detector_worker.core.entities import BoundingBox, DetectionResult, Shot, Visit
 from detector_worker.core.frame import Frame
 from detector_worker.detection.appearance import Histogram, likeness
+from detector_worker.detection.best_shots import is_cut
 
 __all__ = ["Followed", "Parts", "find_returned"]
 
@@ -39,6 +40,8 @@ class Followed:
     left: bool = False  # it drove out of the picture: what enters there is somebody else
     parts: Parts = ()  # the latest, with this track's id, which says whose they are
     part_classes: set[str] = field(default_factory=set)  # of all its frames
+    part_places: dict[str, tuple[BoundingBox, bool]] = field(default_factory=dict)
+    """Where a part of each class was seen last, and whether the picture's edge cut it there."""
     votes: dict[str, float] = field(default_factory=dict)
     """Confidence gathered by each class: a detector calls one vehicle a car in this frame and a truck in the next."""
     inside: int = 0  # the frames in which it was a part of something, less the others
@@ -82,6 +85,20 @@ class Followed:
         self.part_classes.update(part.class_name for part in parts)
         if self.visit is not None:
             self.go_on_with(self.visit)
+
+    def is_another(self, parts: Parts, bounds: BoundingBox) -> bool:
+        """True where a part is clear of the picture's edge after its like had gone over it, as a front that drove out.
+
+        A tracker hands the number of a vehicle that drives out to the one right behind it: their boxes overlap.
+        """
+        places = {part.class_name: part.bounding_box for part in parts if not is_cut(part.bounding_box, bounds)}
+        gone = {name: place for name, (place, cut) in self.part_places.items() if cut}
+        return any(not places[name].iou(gone[name]) for name in places.keys() & gone.keys())
+
+    def note_parts(self, bounds: BoundingBox) -> None:
+        """Its parts were seen just now, at these places."""
+        for part in self.parts:
+            self.part_places[part.class_name] = part.bounding_box, is_cut(part.bounding_box, bounds)
 
     def note_place(self, *, cut: bool) -> None:
         """It was surely seen just now; ``cut`` by the edge of the picture. What is unsure at the edge misleads."""

@@ -124,7 +124,11 @@ class VisitTracker:
             if track_id is None:
                 continue
             followed = self._followed.get(track_id) or Followed(track_id, now_s, box)
+            if followed.visit is not None and followed.is_another(own_parts, bounds):
+                self._departed.append(followed)
+                followed = Followed(track_id, now_s, box)
             followed.note(result, own_parts, now_s, inside=whole >= 0)
+            followed.note_parts(bounds)
             if result.confidence >= self._min_confidence:
                 followed.note_place(cut=is_cut(box, bounds))
             if followed.visit is None:

@@ -337,3 +337,31 @@ def test_who_stands_at_the_edge_and_is_hidden_for_a_moment_is_the_same() -> None
     lane.play(7, 3, lambda s: [standing])
 
     assert len(lane.started) == 1
+
+
+def _truck(y: float) -> list[Row]:
+    """A truck with its front at the lower end."""
+    return [box(200, y, w=200, h=200, name="truck"), box(210, y + 140, w=180, h=60, name="frontal")]
+
+
+def test_a_truck_right_behind_one_that_drives_out_is_another_visit() -> None:
+    """Their boxes overlap, so the tracker hands the first one's number on; a front that left does not come back."""
+    lane = Lane(expected=["truck", "frontal"])
+    lane.play(0, 2, lambda s: _truck(60))
+    lane.play(2, 2, lambda s: _truck(60 + 60 * s))
+    lane.play(4, 3, lambda s: _truck(100))
+
+    assert [visit.track_id for visit in lane.started] == [lane.started[0].track_id] * 2
+    assert len({visit.record_id for visit in lane.started}) == 2
+
+
+def test_a_truck_that_stands_over_the_edge_stays_one_visit_though_another_front_is_seen_in_its_box() -> None:
+    standing = box(200, 170, w=200, h=190, name="truck")
+    lane = Lane(expected=["truck", "frontal"])
+    lane.play(0, 2, lambda s: _truck(60))
+    lane.play(2, 1, lambda s: _truck(60 + 110 * s))
+    lane.play(3, 3, lambda s: [standing, box(210, 330, w=180, h=40, name="frontal")])
+    lane.play(6, 0.4, lambda s: [standing, box(210, 200, w=180, h=60, name="frontal")])
+    lane.play(6.4, 3, lambda s: [standing])
+
+    assert len(lane.started) == 1

@@ -9,6 +9,7 @@ __all__ = ["Request", "read_request", "response"]
 _MAX_BODY_BYTES: Final = 65_536
 _REASONS: Final = {
     200: "OK",
+    401: "Unauthorized",
     404: "Not Found",
     454: "Session Not Found",
     461: "Unsupported Transport",

@@ -8,8 +8,8 @@ import orjson
 from aiohttp import web
 
 from detector_worker.core.exceptions import ServiceError
-from detector_worker.simulator.rtsp_server import SentPicture
 from detector_worker.simulator.scenes.truth import SceneTruth
+from detector_worker.simulator.screen import SentPicture
 
 __all__ = ["TruthServer"]
 

@@ -1,43 +1,6 @@
 import struct
 
-from hypothesis import given
-from hypothesis import strategies as st
-
-from detector_worker.simulator.rtp import RtpSender, split_nal_units, split_payloads
-
-
-def _join_fragments(payloads: tuple[bytes, ...]) -> list[bytes]:
-    """A receiver of RFC 6184, written apart from the sender."""
-    units: list[bytes] = []
-    for payload in payloads:
-        if payload[0] & 31 != 28:
-            units.append(payload)
-        elif payload[1] & 0x80:
-            units.append(bytes([payload[0] & 0xE0 | payload[1] & 0x1F]) + payload[2:])
-        else:
-            units[-1] += payload[2:]
-    return units
-
-
-def test_units_behind_start_codes_of_both_lengths_are_found() -> None:
-    data = b"\0\0\0\1\x67abc\0\0\1\x68de\0\0\0\1\x65fgh"
-
-    assert split_nal_units(data) == [b"\x67abc", b"\x68de", b"\x65fgh"]
-
-
-@given(st.binary(min_size=1, max_size=9000))
-def test_a_receiver_joins_what_was_fragmented(body: bytes) -> None:
-    unit = b"\x65" + body
-    payloads = split_payloads([unit])
-
-    assert _join_fragments(payloads) == [unit]
-    assert max(map(len, payloads)) <= 1400
-
-
-def test_first_and_last_fragment_are_marked_as_such() -> None:
-    flags = [payload[1] & 0xC0 for payload in split_payloads([b"\x65" + bytes(4000)])]
-
-    assert flags == [0x80, 0, 0x40]
+from detector_worker.simulator.rtp import RtpSender
 
 
 def _sent(sender: RtpSender, timestamp: int = 0, *, due_s: float = 0.0) -> list[bytes]:
@@ -70,3 +33,41 @@ def test_a_sender_report_ties_rtp_time_to_the_wall_clock() -> None:
     assert (timestamp - int.from_bytes(first[20:24], "big")) % 2**32 == 450_000
     assert (packets, octets) == (2, 5)
     assert int.from_bytes(report[2:4], "big") == len(report) - 4
+
+
+def test_the_number_of_a_lost_packet_is_skipped() -> None:
+    written = RtpSender(0).packets((b"a", None, b"c"), 0, due_s=0, utc_s=0)
+    first, second = (struct.unpack(">H", header[6:8])[0] for header in written[1::2])
+
+    assert written[2::2] == [b"a", b"c"]
+    assert (second - first) % 2**16 == 2
+
+
+def test_a_report_is_due_when_the_clock_is_set() -> None:
+    sender = RtpSender(0)
+    _sent(sender)
+    report, *_ = sender.packets((b"a",), 0, due_s=0.1, utc_s=1.5, clock_offset_s=3600)
+
+    assert int.from_bytes(report[12:16], "big") - 2_208_988_800 == 3601
+
+
+def test_the_farewell_is_a_report_and_a_bye_of_the_same_source() -> None:
+    sender = RtpSender(0)
+    _, header, *_ = _sent(sender)
+    farewell = sender.farewell(due_s=1, utc_s=2)
+
+    assert (farewell[:2], farewell[5]) == (b"$\x01", 200)
+    assert farewell[-8:] == bytes((0x81, 203, 0, 1)) + header[12:]
+    assert int.from_bytes(farewell[2:4], "big") == len(farewell) - 4
+
+
+def test_time_set_back_counts_for_pictures_and_reports_alike() -> None:
+    sender = RtpSender(0)
+    before = _sent(sender)
+    sender.set_back(10)
+    after = _sent(sender, due_s=5)
+
+    for at, place in ((0, slice(20, 24)), (1, slice(8, 12))):
+        ticks = (int.from_bytes(one[at][place], "big") for one in (after, before))
+        difference = next(ticks) - next(ticks)
+        assert difference % 2**32 == (-900_000 + (450_000 if at == 0 else 0)) % 2**32

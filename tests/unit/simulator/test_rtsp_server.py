@@ -1,17 +1,14 @@
 """The server over a plain socket; what FFmpeg makes of it is tested in tests/integration/streams."""
 
-import asyncio
 import time
 from collections.abc import AsyncIterator
 from itertools import pairwise
 from pathlib import Path
-from urllib.parse import urlsplit
 
-import av
-import numpy as np
 import pytest
 from support.cameras import wait_until
-from support.tiny_clip import write_tiny_clip
+from support.rtsp_client import RtspClient
+from support.tiny_clip import write_noisy_clip, write_tiny_clip
 
 from detector_worker.core.exceptions import ServiceError
 from detector_worker.simulator.clip import Clip
@@ -29,97 +26,58 @@ async def server(clip: Clip) -> AsyncIterator[RtspServer]:
         yield running
 
 
-class _Client:
-    def __init__(self, url: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.url, self.reader, self.writer = url, reader, writer
-        self._cseq = 0
-
-    @classmethod
-    async def connect(cls, url: str) -> "_Client":
-        parts = urlsplit(url)
-        return cls(url, *await asyncio.open_connection(parts.hostname, parts.port))
-
-    async def ask(self, method: str, path: str = "", **headers: str) -> tuple[int, str]:
-        """Send a request; return status and headers, as text."""
-        self._cseq += 1
-        lines = [f"{method} {self.url}{path} RTSP/1.0", f"CSeq: {self._cseq}"]
-        lines += [f"{name}: {value}" for name, value in headers.items()]
-        self.writer.write(("\r\n".join(lines) + "\r\n\r\n").encode())
-        head = (await self.reader.readuntil(b"\r\n\r\n")).decode()
-        assert f"CSeq: {self._cseq}\r\n" in head
-        return int(head.split()[1]), head
-
-    async def read_packet(self) -> tuple[int, bytes]:
-        """Read one interleaved packet: its channel and content."""
-        header = await self.reader.readexactly(4)
-        assert header[:1] == b"$"
-        return header[1], await self.reader.readexactly(int.from_bytes(header[2:], "big"))
-
-    async def read_to_the_end(self) -> None:
-        """Read until the server ends the connection, which raises."""
-        while True:
-            await self.read_packet()
-
-    async def play(self) -> None:
-        await self.ask("SETUP", "/trackID=0", Transport="RTP/AVP/TCP;unicast;interleaved=0-1")
-        await self.ask("PLAY")
-
-    def close(self) -> None:
-        self.writer.transport.abort()
-
-
 @pytest.fixture
-async def client(server: RtspServer) -> AsyncIterator[_Client]:
-    connected = await _Client.connect(server.urls["cam-1"])
+async def client(server: RtspServer) -> AsyncIterator[RtspClient]:
+    connected = await RtspClient.connect(server.urls["cam-1"])
     yield connected
     connected.close()
 
 
-async def test_udp_is_refused_with_461(client: _Client) -> None:
+async def test_udp_is_refused_with_461(client: RtspClient) -> None:
     status, _ = await client.ask("SETUP", "/trackID=0", Transport="RTP/AVP;unicast;client_port=5000-5001")
 
     assert status == 461
 
 
 async def test_a_camera_that_does_not_exist_is_404(server: RtspServer) -> None:
-    client = await _Client.connect(server.urls["cam-1"].replace("cam-1", "cam-9"))
+    client = await RtspClient.connect(server.urls["cam-1"].replace("cam-1", "cam-9"))
 
     assert (await client.ask("DESCRIBE"))[0] == 404
     client.close()
 
 
-async def test_a_sender_report_comes_before_the_first_picture(client: _Client) -> None:
+async def test_a_sender_report_comes_before_the_first_picture(client: RtspClient) -> None:
     await client.play()
     (channel, report), (next_channel, _) = await client.read_packet(), await client.read_packet()
 
     assert (channel, report[1], next_channel) == (1, 200, 0)
 
 
-async def test_reports_of_the_client_are_skipped(client: _Client) -> None:
+async def test_reports_of_the_client_are_skipped(client: RtspClient) -> None:
     client.writer.write(b"$\x01\x00\x08" + bytes(8))
 
     assert (await client.ask("OPTIONS"))[0] == 200
 
 
-async def test_keep_alive_is_answered(client: _Client) -> None:
+async def test_keep_alive_is_answered(client: RtspClient) -> None:
     assert (await client.ask("GET_PARAMETER"))[0] == 200
 
 
-async def test_play_without_setup_is_refused(client: _Client) -> None:
+async def test_play_without_setup_is_refused(client: RtspClient) -> None:
     assert (await client.ask("PLAY"))[0] == 454
 
 
 @pytest.mark.parametrize(
     "hostile", [b"\0\r\n\r\n", b"x" * 200_000, b"GET\r\n\r\n", b"A B C\r\nContent-Length: x\r\n\r\n"]
 )
-async def test_who_does_not_speak_rtsp_is_dropped(client: _Client, hostile: bytes) -> None:
+async def test_who_does_not_speak_rtsp_is_dropped(client: RtspClient, hostile: bytes) -> None:
     client.writer.write(hostile)
 
     with pytest.raises((EOFError, ConnectionError)):
         await client.reader.readexactly(1)
 
 
-async def test_pictures_follow_each_other_over_the_end_of_the_clip(client: _Client) -> None:
+async def test_pictures_follow_each_other_over_the_end_of_the_clip(client: RtspClient) -> None:
     await client.play()
     stamps: list[int] = []
     sequence: list[int] = []
@@ -135,9 +93,9 @@ async def test_pictures_follow_each_other_over_the_end_of_the_clip(client: _Clie
 
 
 async def test_a_refusing_camera_resets_its_clients_and_leaves_the_others_alone(
-    server: RtspServer, client: _Client
+    server: RtspServer, client: RtspClient
 ) -> None:
-    other = await _Client.connect(server.urls["cam-2"])
+    other = await RtspClient.connect(server.urls["cam-2"])
     await client.play()
     await other.play()
 
@@ -145,7 +103,7 @@ async def test_a_refusing_camera_resets_its_clients_and_leaves_the_others_alone(
 
     with pytest.raises((EOFError, ConnectionError)):
         await client.read_to_the_end()
-    again = await _Client.connect(server.urls["cam-1"])
+    again = await RtspClient.connect(server.urls["cam-1"])
     with pytest.raises((EOFError, ConnectionError)):
         await again.ask("DESCRIBE")
     await other.read_packet()
@@ -157,13 +115,13 @@ async def test_a_refusing_camera_resets_its_clients_and_leaves_the_others_alone(
 async def test_a_camera_answers_again_when_the_fault_is_cleared(server: RtspServer) -> None:
     server.set_fault("cam-1", Fault.REFUSE)
     server.set_fault("cam-1", None)
-    client = await _Client.connect(server.urls["cam-1"])
+    client = await RtspClient.connect(server.urls["cam-1"])
 
     assert (await client.ask("DESCRIBE"))[0] == 200
     client.close()
 
 
-async def test_what_was_sent_is_told_and_counts_on_through_the_rounds(server: RtspServer, client: _Client) -> None:
+async def test_what_was_sent_is_told_and_counts_on_through_the_rounds(server: RtspServer, client: RtspClient) -> None:
     before_s = time.time()
     await client.play()
     await wait_until(lambda: len(server.sent("cam-1")) >= 25, timeout_s=5)  # the clip has 20
@@ -175,7 +133,7 @@ async def test_what_was_sent_is_told_and_counts_on_through_the_rounds(server: Rt
     assert all(0 <= lag_s < 0.5 for lag_s in lags_s)
 
 
-async def test_who_joins_in_a_later_round_is_sent_that_round(server: RtspServer, client: _Client) -> None:
+async def test_who_joins_in_a_later_round_is_sent_that_round(server: RtspServer, client: RtspClient) -> None:
     await client.play()
     await wait_until(lambda: len(server.sent("cam-1")) >= 22, timeout_s=5)
     client.close()
@@ -183,7 +141,7 @@ async def test_who_joins_in_a_later_round_is_sent_that_round(server: RtspServer,
     left_at_s = server.sent("cam-1")[-1].film_s
     known = len(server.sent("cam-1"))
 
-    late = await _Client.connect(server.urls["cam-1"])
+    late = await RtspClient.connect(server.urls["cam-1"])
     await late.play()
     await wait_until(lambda: len(server.sent("cam-1")) > known, timeout_s=5)
 
@@ -193,8 +151,9 @@ async def test_who_joins_in_a_later_round_is_sent_that_round(server: RtspServer,
     late.close()
 
 
-async def test_only_the_newest_pictures_are_remembered(server: RtspServer, client: _Client) -> None:
-    server._cameras["cam-1"].sent.extend(SentPicture(float(second), float(second)) for second in range(7000))
+async def test_only_the_newest_pictures_are_remembered(server: RtspServer) -> None:
+    for second in range(7000):
+        server.screen("cam-1").note_sent(SentPicture(float(second), float(second)))
 
     assert [picture.film_s for picture in server.sent("cam-1")] == [float(second) for second in range(1000, 7000)]
 
@@ -202,7 +161,7 @@ async def test_only_the_newest_pictures_are_remembered(server: RtspServer, clien
 async def test_a_camera_can_be_added_while_the_server_runs(server: RtspServer, tmp_path: Path) -> None:
     clip = Clip.load(write_tiny_clip(tmp_path / "other.mp4", seconds=1, fps=5).path)
     url = server.add_camera("north-gate", clip)
-    client = await _Client.connect(url)
+    client = await RtspClient.connect(url)
     await client.play()
     await client.read_packet()
 
@@ -218,7 +177,7 @@ async def test_a_camera_cannot_be_added_twice(server: RtspServer, clip: Clip) ->
 async def test_each_camera_shows_its_own_film(clip: Clip, tmp_path: Path) -> None:
     other = Clip.load(write_tiny_clip(tmp_path / "other.mp4", seconds=1, fps=5).path)
     async with RtspServer({"fast": clip, "slow": other}) as server:
-        clients = [await _Client.connect(server.urls[camera_id]) for camera_id in ("fast", "slow")]
+        clients = [await RtspClient.connect(server.urls[camera_id]) for camera_id in ("fast", "slow")]
         for client in clients:
             await client.play()
         await wait_until(lambda: len(server.sent("slow")) >= 3, timeout_s=5)
@@ -237,26 +196,11 @@ async def test_a_busy_port_is_told(clip: Clip, server: RtspServer) -> None:
 
 async def test_a_client_that_does_not_read_is_dropped(tmp_path: Path) -> None:
     # A film of noise, 2 MB and more: the kernel's buffers fill within seconds.
-    clip = write_noisy_clip(tmp_path / "noise.mp4")
+    clip = Clip.load(write_noisy_clip(tmp_path / "noise.mp4"))
     async with RtspServer(same_film(clip)) as server:
-        client = await _Client.connect(server.urls["cam-1"])
+        client = await RtspClient.connect(server.urls["cam-1"])
         await client.play()
         client.writer.transport.pause_reading()  # type: ignore[attr-defined]
 
         await wait_until(lambda: server.connected("cam-1") == 0, timeout_s=10)
         client.close()
-
-
-def write_noisy_clip(path: Path) -> Clip:
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=60)
-        assert isinstance(stream, av.VideoStream)
-        stream.width, stream.height, stream.pix_fmt = 640, 480, "yuv420p"
-        stream.options = {"preset": "ultrafast", "qp": "1"}
-        rng = np.random.default_rng(1)
-        for number in range(12):
-            frame = av.VideoFrame.from_ndarray(rng.integers(0, 255, (480, 640, 3), np.uint8), format="bgr24")
-            frame.pts = number
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    return Clip.load(path)

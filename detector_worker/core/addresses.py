@@ -6,14 +6,13 @@ An `Address` carries the password of a camera through the whole worker without e
 
 import ipaddress
 import re
-import socket
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn, Self
 from urllib.parse import urlsplit
 
 from detector_worker.core.exceptions import MessageProcessingError
+from detector_worker.core.name_lookup import look_up, read_numeric
 
 __all__ = ["Address", "IPNetwork", "NetworkPolicy", "check_if_numeric", "resolve_and_check"]
 
@@ -139,7 +138,7 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class NetworkPolicy:
-    """To which addresses the worker may connect.
+    """To which addresses the worker may connect, and what it trusts there.
 
     Multicast, unspecified and cloud metadata addresses: never. Link-local ones: only inside an ``allowed``
     network that is itself link-local. Else whatever lies in ``allowed`` (empty: anywhere) and not in ``denied``.
@@ -148,6 +147,8 @@ class NetworkPolicy:
 
     allowed: tuple[IPNetwork, ...] = ()
     denied: tuple[IPNetwork, ...] = ()
+    verify_certificates: bool = True
+    """Whether who speaks TLS must prove who it is."""
 
     def permits(self, ip: IPAddress) -> bool:
         """True if the worker may connect there."""
@@ -163,16 +164,16 @@ class NetworkPolicy:
         return not self.allowed or any(ip in network for network in self.allowed)
 
 
-def resolve_and_check(address: Address, policy: NetworkPolicy) -> tuple[str, ...]:
+def resolve_and_check(address: Address, policy: NetworkPolicy, *, timeout_s: float = 5.0) -> tuple[str, ...]:
     """Look a host up once and return its IP addresses, all of which are permitted. Blocks: not for the event loop.
 
     Connect to one of the returned addresses; a second look-up could give others.
 
     Raises:
         MessageProcessingError: Of code ``url_refused``: one of its addresses is not permitted.
-        OSError: The name cannot be resolved (`socket.gaierror`); what that means, the caller knows.
+        OSError: The name cannot be resolved in time (`socket.gaierror`); what that means, the caller knows.
     """
-    return _looked_up(address, policy, flags=0)
+    return _permitted(look_up(address.host, address.port, timeout_s=timeout_s), address, policy)
 
 
 def check_if_numeric(address: Address, policy: NetworkPolicy) -> None:
@@ -181,16 +182,14 @@ def check_if_numeric(address: Address, policy: NetworkPolicy) -> None:
     Raises:
         MessageProcessingError: Of code ``url_refused``.
     """
-    with suppress(OSError):  # a name: whoever connects will look it up and check it
-        _looked_up(address, policy, flags=socket.AI_NUMERICHOST)
-
-
-def _looked_up(address: Address, policy: NetworkPolicy, *, flags: int) -> tuple[str, ...]:
     try:
-        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=flags)
-    except UnicodeError as exc:  # a label that IDNA refuses
-        raise socket.gaierror(socket.EAI_NONAME, "not a host name") from exc
-    texts = tuple(dict.fromkeys(str(entry[4][0]) for entry in found))
+        texts = read_numeric(address.host, address.port)
+    except OSError:
+        return  # a name: whoever connects will look it up and check it
+    _permitted(texts, address, policy)
+
+
+def _permitted(texts: tuple[str, ...], address: Address, policy: NetworkPolicy) -> tuple[str, ...]:
     for text in texts:
         if not policy.permits(ipaddress.ip_address(text)):
             _refuse(

@@ -5,6 +5,7 @@ file source can be its own master of time.
 """
 
 import random
+import threading
 import time
 from datetime import UTC, datetime
 from typing import Protocol
@@ -23,6 +24,10 @@ class Clock(Protocol):
         """Seconds since 1970, UTC."""
         ...
 
+    def wait(self, event: threading.Event, timeout_s: float | None) -> bool:
+        """Wait until the event is set, for ``timeout_s`` at most; True if it is set."""
+        ...
+
 
 class SystemClock:
     """The machine's own clocks."""
@@ -32,6 +37,9 @@ class SystemClock:
 
     def utc_s(self) -> float:
         return time.time()
+
+    def wait(self, event: threading.Event, timeout_s: float | None) -> bool:
+        return event.wait(timeout_s)
 
 
 def rfc3339(utc_s: float) -> str:

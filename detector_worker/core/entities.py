@@ -220,3 +220,5 @@ class StreamStatus:
     attempt: int = 0
     retry_in_s: float | None = None
     reason: str | None = None
+    warnings: tuple[str, ...] = ()
+    """What is wrong although pictures come: ``blind``, ``clock_suspect``, ``fallback``."""

@@ -9,7 +9,7 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
-__all__ = ["Frame", "FrameScaler"]
+__all__ = ["Frame", "FrameScaler", "PairedFrame"]
 
 Region = tuple[int, int, int, int]
 """x1, y1, x2, y2 in pixels of the full frame."""
@@ -25,6 +25,12 @@ class FrameScaler:
         """Convert and resize in one step; returns (H, W, 3) uint8 BGR."""
         width, height = wh
         scaled = self._reformatter.reformat(picture, width, height, "bgr24", interpolation="BILINEAR")
+        return cast("NDArray[np.uint8]", scaled.to_ndarray())
+
+    def to_luma(self, picture: av.VideoFrame, wh: tuple[int, int]) -> NDArray[np.uint8]:
+        """Return the brightness in another size, averaged over areas: shape (H, W), uint8."""
+        width, height = wh
+        scaled = self._reformatter.reformat(picture, width, height, "gray", interpolation="AREA")
         return cast("NDArray[np.uint8]", scaled.to_ndarray())
 
 
@@ -81,6 +87,13 @@ class Frame:
                 self._bgr = FrameScaler().to_bgr(cast("av.VideoFrame", self._picture), self.wh)
             return self._bgr
 
+    def luma(self, wh: tuple[int, int], scaler: FrameScaler) -> NDArray[np.uint8]:
+        """Return the picture's brightness in another size, shape (H, W), uint8; no BGR picture is made of a YUV one."""
+        if isinstance(self._picture, av.VideoFrame):
+            return scaler.to_luma(self._picture, wh)
+        small = cv2.resize(self._picture, wh, interpolation=cv2.INTER_AREA)
+        return cast("NDArray[np.uint8]", cv2.cvtColor(small, cv2.COLOR_BGR2GRAY))
+
     def crop(self, region: Region) -> NDArray[np.uint8]:
         """Return a view of a region, clipped to the frame; shape (H, W, 3), uint8 BGR, H or W may be 0."""
         x1, y1, x2, y2 = region
@@ -95,3 +108,41 @@ class Frame:
             return scaler.to_bgr(self._picture, wh)
         source = self.bgr() if region is None else self.crop(region)
         return cast("NDArray[np.uint8]", cv2.resize(source, wh, interpolation=cv2.INTER_LINEAR))
+
+
+class PairedFrame(Frame):
+    """A small picture that is analysed, in the pixels of the same camera's large one, from which crops are taken."""
+
+    __slots__ = ("_large", "_small", "_wh")
+
+    def __init__(self, small: Frame, large: Frame | None, wh: tuple[int, int]) -> None:
+        """Pair them; without the large picture, whose size is ``wh``, crops come from the small one."""
+        super().__init__(
+            small._picture,
+            camera_id=small.camera_id,
+            frame_id=small.frame_id,
+            time_s=small.time_s,
+            captured_at=small.captured_at,
+        )
+        self._small, self._large, self._wh = small, large, wh
+
+    @property
+    def wh(self) -> tuple[int, int]:
+        return self._wh
+
+    def bgr(self) -> NDArray[np.uint8]:
+        if self._large is not None:
+            return self._large.bgr()
+        with self._lock:
+            if self._bgr is None or self._bgr.shape[1::-1] != self._wh:
+                large = cv2.resize(self._small.bgr(), self._wh, interpolation=cv2.INTER_LINEAR)
+                self._bgr = cast("NDArray[np.uint8]", large)
+            return self._bgr
+
+    def resized(self, wh: tuple[int, int], scaler: FrameScaler, *, region: Region | None = None) -> NDArray[np.uint8]:
+        if region is None:
+            return self._small.resized(wh, scaler)
+        scale_x, scale_y = (small / large for small, large in zip(self._small.wh, self._wh, strict=True))
+        x1, y1, x2, y2 = region
+        part = round(x1 * scale_x), round(y1 * scale_y), round(x2 * scale_x), round(y2 * scale_y)
+        return self._small.resized(wh, scaler, region=part)

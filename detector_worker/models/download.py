@@ -1,7 +1,6 @@
 """Fetching an archive over HTTP, within bounds, from where the worker may."""
 
 import asyncio
-import socket
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,10 +8,10 @@ from pathlib import Path
 from typing import IO, Final
 
 import aiohttp
-from aiohttp.abc import AbstractResolver, ResolveResult
 
-from detector_worker.core.addresses import Address, NetworkPolicy, resolve_and_check
+from detector_worker.core.addresses import Address, NetworkPolicy, check_if_numeric
 from detector_worker.core.exceptions import ModelLoadError
+from detector_worker.core.http_client import new_session
 from detector_worker.models.archive import TEMPORARY
 
 __all__ = ["downloaded"]
@@ -45,10 +44,9 @@ async def downloaded(
 
 
 async def _fetch(address: Address, file: IO[bytes], policy: NetworkPolicy, max_bytes: int) -> None:
-    checked = await asyncio.to_thread(resolve_and_check, address, policy)
-    connector = aiohttp.TCPConnector(resolver=_CheckedResolver(checked), force_close=True)
+    check_if_numeric(address, policy)
     async with (
-        aiohttp.ClientSession(connector=connector, auto_decompress=False, trust_env=False) as session,
+        new_session(policy) as session,
         session.get(address.secret(), allow_redirects=False) as response,
     ):
         if response.status != 200:
@@ -59,22 +57,6 @@ async def _fetch(address: Address, file: IO[bytes], policy: NetworkPolicy, max_b
                 mend = "Make it smaller, or raise pipelines.max_archive_bytes."
                 raise _failure(address, f"is larger than {max_bytes >> 20} MiB", mend)
             await asyncio.to_thread(file.write, chunk)
-
-
-class _CheckedResolver(AbstractResolver):
-    """Answers with addresses that were checked before, so that no second look-up can give others."""
-
-    def __init__(self, checked: tuple[str, ...]) -> None:
-        self._checked = [(ip, socket.AF_INET6 if ":" in ip else socket.AF_INET) for ip in checked]
-
-    async def resolve(self, host: str, port: int = 0, family: int = 0) -> list[ResolveResult]:
-        return [
-            ResolveResult(hostname=host, host=ip, port=port, family=family, proto=0, flags=0)
-            for ip, family in self._checked
-        ]
-
-    async def close(self) -> None:
-        """Nothing is held."""
 
 
 def _failure(address: Address, what: str, mend: str) -> ModelLoadError:

@@ -1,6 +1,6 @@
 """What a subscription wants of its camera, and what is known of the connection."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 from detector_worker.core.addresses import Address
@@ -28,6 +28,10 @@ class StreamConfig:
     snapshot_interval_s: float = 1.0
     transport: Literal["tcp", "udp"] | None = None
     """None: TCP first, UDP where the camera refuses it."""
+    frozen_after_s: float | None = None
+    """A picture that has not changed at all for so long counts as a fault; None: it may stand for ever."""
+    fallback_url: str | None = field(default=None, repr=False)
+    """HTTP snapshots of the same camera, fetched while ``stream_url`` is down; credentials included."""
 
     def address(self) -> Address:
         """Return the camera's address, which never shows its password; refuse what is none of this type."""
@@ -43,9 +47,18 @@ class StreamConfig:
         """Without a frame for longer than this the camera is stalled."""
         return max(8.0, 3 * self.interval_s)
 
-    def connection_key(self) -> tuple[str, str, str | None, float]:
+    def connection_key(self) -> "StreamConfig":
         """Return what two subscriptions must have in common to share a connection."""
-        return self.stream_type, self.stream_url, self.transport, self.interval_s
+        fetches = self.stream_type == "http_snapshot" or self.fallback_url is not None
+        interval_s = self.snapshot_interval_s if fetches else 0.0
+        shared = replace(self, target_fps=None, crop_region=None, snapshot_interval_s=interval_s)
+        return replace(shared, reconnect_interval=0.0, max_retries=0)
+
+    def fallback(self) -> "StreamConfig | None":
+        """Return the camera's other source, for while this one is down."""
+        if self.fallback_url is None:
+            return None
+        return replace(self, stream_url=self.fallback_url, stream_type="http_snapshot", fallback_url=None)
 
 
 @dataclass(slots=True)
@@ -58,6 +71,8 @@ class StreamInfo:
     """Failed attempts and lost connections."""
     connects: int = 0
     """How often a connection brought its first frame."""
+    damaged: int = 0
+    """Pictures that were withheld because they were damaged."""
     _is_connecting: bool = True
 
     @property

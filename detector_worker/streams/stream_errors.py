@@ -1,7 +1,6 @@
 """What FFmpeg, aiohttp and the operating system report, as errors of streams with their class."""
 
 import errno
-import socket
 from collections.abc import Callable
 from typing import Final, TypeVar
 
@@ -9,10 +8,9 @@ import aiohttp
 import av
 
 from detector_worker.core import exceptions
-from detector_worker.core.addresses import Address
 from detector_worker.core.exceptions import StreamError, StreamTimeoutError
 
-__all__ = ["classify", "diagnose", "stream_error", "translated"]
+__all__ = ["classify", "stream_error", "translated"]
 
 _Result = TypeVar("_Result")
 
@@ -54,13 +52,13 @@ _BY_TYPE: Final[tuple[tuple[type[Exception], str], ...]] = (  # the first that f
 )
 
 
-def stream_error(error_class: str, what: str | None = None, *, where: str) -> StreamError:
-    """Make the error of a class; ``where`` must show no password."""
+def stream_error(error_class: str, what: str | None = None, *, where: str, mend: str | None = None) -> StreamError:
+    """Make the error of a class, in its words where no others are given; none must show a password."""
     kind = StreamTimeoutError if error_class == "timeout" else StreamError
     if error_class in _CANNOT_CONNECT:
         kind = exceptions.ConnectionError
-    default_what, mend = _TEXTS[error_class]
-    return kind(what or default_what, where=where, mend=mend, error_class=error_class)
+    default_what, default_mend = _TEXTS[error_class]
+    return kind(what or default_what, where=where, mend=mend or default_mend, error_class=error_class)
 
 
 def classify(exc: Exception) -> str:
@@ -80,15 +78,3 @@ def translated(call: Callable[[], _Result], *, where: str) -> _Result:
         error_class = classify(exc)
         words = f" (FFmpeg: {exc.strerror})" if isinstance(exc, av.FFmpegError) else ""
     raise stream_error(error_class, _TEXTS[error_class][0] + words, where=where)  # outside of the handler
-
-
-def diagnose(address: Address, *, timeout_s: float) -> str:
-    """Connect once to find the class of what FFmpeg only calls "invalid data" or "input/output error".
-
-    It says so of unknown hosts, of closed connections, of failed handshakes and of hosts that do not answer.
-    """
-    try:
-        socket.create_connection((address.host, address.port or 0), timeout_s).close()
-    except OSError as exc:
-        return classify(exc)
-    return "tls" if address.scheme == "rtsps" else "refused"

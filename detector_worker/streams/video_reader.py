@@ -27,6 +27,7 @@ class VideoReader(ABC):
     def __init__(self, camera_id: str, stopping: threading.Event, *, where: str, clock: Clock) -> None:
         """Prepare; nothing is opened yet. ``where`` names the source in errors, without its password."""
         self.damaged = 0
+        """Pictures withheld so far."""
         self._camera_id, self._stopping, self._where, self._clock = camera_id, stopping, where, clock
         self._numbers = count(1)
         self._container: av.container.InputContainer | None = None
@@ -42,7 +43,7 @@ class VideoReader(ABC):
 
     def read_frame(self) -> Frame | None:
         """Wait for the next sound picture; None at the end, or once ``stopping`` is set."""
-        picture = translated(lambda: next(self._pictures, None), where=self._where)
+        picture = self._next_picture()
         if picture is None:
             return None
         time_s, captured_at = self._times(picture)
@@ -66,6 +67,14 @@ class VideoReader(ABC):
             self._container.close()
             self._container = None
 
+    def _next_picture(self) -> av.VideoFrame | None:
+        return translated(lambda: next(self._pictures, None), where=self._where)
+
+    def _packets(
+        self, container: av.container.InputContainer, stream: av.VideoStream
+    ) -> Iterator["av.Packet[av.VideoStream]"]:
+        return container.demux(stream)
+
     def _open(self, url: str, options: Mapping[str, str], timeout: tuple[float, float] | None = None) -> av.VideoStream:
         """Open with FFmpeg; its errors, of type av.FFmpegError, quote the URL. ``timeout``: of opening, of reading."""
         self._container = av.open(url, "r", options=dict(options), timeout=timeout)
@@ -82,7 +91,7 @@ class VideoReader(ABC):
         self, container: av.container.InputContainer, stream: av.VideoStream
     ) -> Iterator[av.VideoFrame]:
         is_damaged = False
-        for packet in container.demux(stream):
+        for packet in self._packets(container, stream):
             if self._stopping.is_set():
                 return
             try:

@@ -17,6 +17,7 @@ from detector_worker.communication.access import AccessPolicy
 from detector_worker.communication.connections import ConnectionManager
 from detector_worker.communication.http_routes import http_router
 from detector_worker.communication.message_processor import MessageProcessor
+from detector_worker.communication.metrics import Metrics
 from detector_worker.communication.reports import StateReporter
 from detector_worker.communication.server import WorkerServer, open_listener
 from detector_worker.communication.websocket_handler import ConnectionLimits, WebSocketHandler
@@ -45,6 +46,7 @@ class MemoryEngine:
     left: list[str] = field(default_factory=list)
     somebody_left: asyncio.Event = field(default_factory=asyncio.Event)
     pictures: dict[str, bytes | Exception | None] = field(default_factory=dict)
+    reconnected: list[str] = field(default_factory=list)
     annotated: dict[str, bytes | Exception | None] = field(default_factory=dict)
     """As ``pictures``, of analysed frames."""
     asked: int = 0
@@ -72,6 +74,11 @@ class MemoryEngine:
 
     async def set_session(self, display_id: str, session_id: SessionId | None) -> None:
         self.sessions[display_id] = session_id
+
+    async def reconnect(self, camera_id: str) -> None:
+        if camera_id not in self.pictures:
+            raise MessageProcessingError("No such camera", where=camera_id, mend="Subscribe.", code="not_found")
+        self.reconnected.append(camera_id)
 
     async def newest_jpeg(self, camera_id: str, *, annotated: bool = False) -> bytes:
         pictures = self.annotated if annotated else self.pictures
@@ -137,13 +144,13 @@ def counting() -> Callable[[str], Any]:
 def build(settings: Settings) -> Worker:
     engine, connections = MemoryEngine(), ConnectionManager()
     cameras, models, queues = CameraStateManager(), ModelStateManager(), CacheStateManager()
-    services, streams = ServiceStateManager(), StreamStateManager()
+    services, streams, pipelines = ServiceStateManager(), StreamStateManager(), PipelineStateManager()
     services.set("group-0", ServiceState("ok", pid=4711))
     reporter = StateReporter(
         cameras=cameras,
         models=models,
         queues=queues,
-        pipelines=PipelineStateManager(),
+        pipelines=pipelines,
         services=services,
         monitor=SystemMonitor(disk=Path(__file__).parent),
         connections=connections,
@@ -169,7 +176,8 @@ def build(settings: Settings) -> Worker:
         limits=settings.limits,
     )
     app = FastAPI()
-    app.include_router(http_router(engine=engine, access=access, reporter=reporter))
+    metrics = Metrics(streams=streams, cameras=cameras, pipelines=pipelines, queues=queues, services=services)
+    app.include_router(http_router(engine=engine, access=access, reporter=reporter, metrics=metrics))
     app.add_api_websocket_route("/", handler.handle_websocket)
     return Worker(engine, handler, connections, cameras, models, queues, services, streams, reporter, app)
 

@@ -24,13 +24,13 @@ _READY_S = 40.0
 class WorkerProcess:
     """``detector-worker serve`` on a free port."""
 
-    def __init__(self, data_dir: Path, **settings: str) -> None:
+    def __init__(self, data_dir: Path, *arguments: str, **settings: str) -> None:
         """``settings`` are environment variables without the prefix, such as ``ENGINE__GROUPS="2"``."""
         environment = {f"DETECTOR_WORKER_{name}": value for name, value in settings.items()}
         self.data_dir = data_dir
         self.output: list[str] = []
         self.process = subprocess.Popen(
-            [*_COMMAND, "serve", "--port", "0", "--data-dir", str(data_dir)],
+            [*_COMMAND, "serve", "--port", "0", "--data-dir", str(data_dir), *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -157,7 +157,7 @@ async def stored(services: dict[str, str]) -> AsyncIterator[tuple[asyncpg.Connec
 
 
 @contextmanager
-def worker(data_dir: Path, **settings: str) -> Iterator[WorkerProcess]:
+def worker(data_dir: Path, *arguments: str, **settings: str) -> Iterator[WorkerProcess]:
     """Run a worker."""
-    with WorkerProcess(data_dir, **settings) as running:
+    with WorkerProcess(data_dir, *arguments, **settings) as running:
         yield running

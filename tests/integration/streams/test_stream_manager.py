@@ -273,9 +273,8 @@ async def test_it_stops_in_time_while_connecting_to_a_silent_camera(
         await manager.create_stream("gate", _rtsp(f"rtsp://127.0.0.1:{port}/x"), "d;gate", deliver=FrameLog())
         await statuses.wait_for(StreamState.CONNECTING)
 
-        assert await _stop_time_s(manager) < 2.5
-        assert _reader_threads() == 1
-    await wait_until(lambda: _reader_threads() == 0)  # the end of its socket ended its call
+        assert await _stop_time_s(manager) < 1
+        assert _reader_threads() == 0
 
 
 async def test_it_stops_in_time_while_waiting_and_while_reading(
@@ -323,11 +322,16 @@ async def test_many_reconnects_leave_no_thread_and_no_descriptor(
             await statuses.wait_for(StreamState.ACTIVE)
             await manager.reconnect_stream(stream_id)
 
+    async def settle() -> None:
+        await statuses.wait_for(StreamState.ACTIVE)
+        await wait_until(lambda: server.connected("cam-1") == 1)
+
     await reconnect(3)
+    await settle()
     threads, descriptors = threading.active_count(), _open_descriptors()
+    await manager.reconnect_stream(stream_id)
     await reconnect(30)
-    await statuses.wait_for(StreamState.ACTIVE)
-    await wait_until(lambda: server.connected("cam-1") == 1)
+    await settle()
 
     assert threading.active_count() <= threads
     await wait_until(lambda: _open_descriptors() <= descriptors)

@@ -1,145 +1,47 @@
 import asyncio
+import gzip
 import socket
-import struct
 import threading
-import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+import time
+from collections.abc import Callable
 
-import cv2
 import numpy as np
 import pytest
 from aiohttp import web
+from support.http_cameras import Answer, abort_soon, encoded, http_camera, new_reader, opened, raw_camera, read
 
-from detector_worker.core.addresses import Address
-from detector_worker.core.clock import SystemClock
 from detector_worker.core.exceptions import StreamError
-from detector_worker.core.frame import Frame
-from detector_worker.streams.snapshot_reader import HTTPSnapshotReader
+from detector_worker.streams.snapshot_reader import HTTPSnapshotReader, Pace
 
-_RED = np.full((48, 64, 3), (0, 0, 255), np.uint8)
-
-
-def _encoded(kind: str) -> bytes:
-    return bytes(cv2.imencode(kind, _RED)[1])
+_JPEG = encoded()
+_DAMAGED = _JPEG[:200]
 
 
-def _png_that_claims(width: int, height: int) -> bytes:
-    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+def _answers(*answers: bytes | web.Response | Callable[[], web.Response]) -> Answer:
+    """One after the other; the last again and again. A response can be sent once only."""
+    left = list(answers)
+
+    async def answer(_: web.Request) -> web.StreamResponse:
+        one = left.pop(0) if len(left) > 1 else left[0]
+        if isinstance(one, bytes):
+            return web.Response(body=one)
+        return one if isinstance(one, web.Response) else one()
+
+    return answer
 
 
-@dataclass
-class _Camera:
-    """A camera over HTTP; ``answer`` is what it does with a request."""
-
-    answer: Callable[[web.Request], Awaitable[web.StreamResponse]]
-    port: int = 0
-    asked: int = 0
-
-    async def handle(self, request: web.Request) -> web.StreamResponse:
-        self.asked += 1
-        return await self.answer(request)
-
-
-@pytest.fixture
-async def camera() -> AsyncIterator[_Camera]:
-    async def picture(_: web.Request) -> web.Response:
-        return web.Response(body=_encoded(".jpg"))
-
-    camera = _Camera(picture)
-    app = web.Application()
-    app.router.add_get("/{tail:.*}", camera.handle)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    assert isinstance(site._server, asyncio.Server)
-    camera.port = site._server.sockets[0].getsockname()[1]
-    yield camera
-    await runner.cleanup()
-
-
-def _reader(port: int, *, interval_s: float = 1.0, stopping: threading.Event | None = None) -> HTTPSnapshotReader:
-    return HTTPSnapshotReader(
-        Address.parse(f"http://viewer:canary-password@127.0.0.1:{port}/shot?token=canary-token", frozenset({"http"})),
-        "gate",
-        stopping or threading.Event(),
-        clock=SystemClock(),
-        interval_s=interval_s,
-        timeout_s=0.5,
-    )
-
-
-async def _read(port: int) -> Frame | None:
-    def work() -> Frame | None:
-        reader = _reader(port)
-        try:
-            reader.connect()
-            return reader.read_frame()
-        finally:
-            reader.close()
-
-    return await asyncio.to_thread(work)
-
-
-async def _error_of(port: int) -> StreamError:
+async def _error_of(reader: HTTPSnapshotReader) -> StreamError:
     with pytest.raises(StreamError) as caught:
-        await _read(port)
+        await read(reader)
     return caught.value
 
 
-@pytest.mark.parametrize("kind", [".jpg", ".png"])
-async def test_jpeg_and_png_are_decoded_to_bgr(camera: _Camera, kind: str) -> None:
-    async def picture(_: web.Request) -> web.Response:
-        return web.Response(body=_encoded(kind))
-
-    camera.answer = picture
-    frame = await _read(camera.port)
-
-    assert frame is not None
-    assert frame.wh == (64, 48)
-    assert np.abs(frame.bgr().astype(int) - _RED).max() < 8
-
-
-async def test_user_and_password_are_sent(camera: _Camera) -> None:
-    seen: list[str | None] = []
-
-    async def picture(request: web.Request) -> web.Response:
-        seen.append(request.headers.get("Authorization"))
-        return web.Response(body=_encoded(".jpg"))
-
-    camera.answer = picture
-    await _read(camera.port)
-
-    assert str(seen[0]).startswith("Basic ")
-
-
-class _ManualTime(threading.Event):
-    """A clock that only waiting and the test move on."""
-
-    now_s = 100.0
-
-    def monotonic_s(self) -> float:
-        return self.now_s
-
-    def utc_s(self) -> float:
-        return self.now_s
-
-    def wait(self, timeout: float | None = None) -> bool:
-        self.now_s += timeout or 0
-        return False
-
-
 def _due_times(fetch_times_s: list[float]) -> list[float]:
-    manual = _ManualTime()
-    address = Address.parse("http://camera/shot", frozenset({"http"}))
-    reader = HTTPSnapshotReader(address, "gate", manual, clock=manual, interval_s=1.0)
-    due_s = []
+    pace, now_s, due_s = Pace(1.0), 100.0, []
     for fetch_s in fetch_times_s:
-        reader.schedule_next()
-        due_s.append(manual.now_s - 100)
-        manual.now_s += fetch_s
+        now_s = pace.next_due_s(now_s)
+        due_s.append(now_s - 100)
+        now_s += fetch_s
     return due_s
 
 
@@ -151,92 +53,262 @@ def test_a_late_picture_starts_a_new_pace_without_catching_up() -> None:
     assert _due_times([0.2, 3.5, 0.2, 0.2]) == pytest.approx([0, 1, 4.5, 5.5])
 
 
+async def test_pictures_come_at_the_pace_that_was_asked_for() -> None:
+    async with http_camera(_answers(*(encoded(grey=grey) for grey in (10, 60, 110, 160)))) as camera:
+        frames = await read(new_reader(camera.port, interval_s=0.2), 4)
+
+    assert np.diff([frame.time_s for frame in frames]) == pytest.approx(0.2, abs=0.1)
+    assert frames[-1].time_s - frames[0].time_s >= 0.5
+    assert [round(float(frame.bgr().mean()), -1) for frame in frames] == [10, 60, 110, 160]
+
+
+async def test_all_pictures_come_over_one_connection() -> None:
+    async with http_camera(_answers(*(encoded(grey=grey) for grey in (10, 60, 110)))) as camera:
+        await read(new_reader(camera.port), 3)
+
+    assert len(camera.requests) == 3
+    assert len(camera.connections) == 1
+
+
+async def test_a_camera_that_closes_after_each_answer_is_read_all_the_same() -> None:
+    def closing(grey: int) -> web.Response:
+        response = web.Response(body=encoded(grey=grey))
+        response.force_close()
+        return response
+
+    async with http_camera(_answers(closing(10), closing(60), closing(110))) as camera:
+        assert len(await read(new_reader(camera.port), 3)) == 3
+
+
+async def test_an_identical_picture_makes_no_frame_but_shows_that_the_camera_lives() -> None:
+    async with http_camera(_answers(_JPEG, _JPEG, _JPEG, encoded(grey=200))) as camera:
+        reader = new_reader(camera.port)
+        before_s = reader.alive_s
+        frames = await read(reader, 2)
+
+    assert len(camera.requests) == 4
+    assert [frame.bgr().mean() > 100 for frame in frames] == [False, True]
+    assert before_s is None
+    assert reader.alive_s is not None
+    assert frames[0].time_s < reader.alive_s < frames[1].time_s
+
+
 @pytest.mark.parametrize(
-    ("status", "error_class"), [(401, "authentication"), (403, "authentication"), (404, "not_found"), (503, "refused")]
+    ("header", "value", "condition"),
+    [("ETag", '"a1"', "If-None-Match"), ("Last-Modified", "Wed, 21 Oct 2015 07:28:00 GMT", "If-Modified-Since")],
 )
-async def test_a_status_has_its_class(camera: _Camera, status: int, error_class: str) -> None:
-    async def refuse(_: web.Request) -> web.Response:
-        return web.Response(status=status)
+async def test_a_picture_is_asked_for_only_where_it_has_changed(header: str, value: str, condition: str) -> None:
+    def unchanged() -> web.Response:
+        return web.Response(status=304)
 
-    camera.answer = refuse
+    first = web.Response(body=_JPEG, headers={header: value})
+    async with http_camera(_answers(first, unchanged, unchanged, encoded(grey=200))) as camera:
+        reader = new_reader(camera.port)
+        assert len(await read(reader, 2)) == 2
 
-    assert (await _error_of(camera.port)).error_class == error_class
-
-
-async def test_a_redirect_is_not_followed(camera: _Camera) -> None:
-    async def elsewhere(_: web.Request) -> web.Response:
-        return web.Response(status=302, headers={"Location": f"http://127.0.0.1:{camera.port}/other"})
-
-    camera.answer = elsewhere
-    error = await _error_of(camera.port)
-
-    assert "302" in error.what
-    assert camera.asked == 1
+    assert [request.headers.get(condition) for request in camera.requests] == [None, value, value, value]
+    assert reader.alive_s is not None
+    assert len(camera.connections) == 1
 
 
-async def test_a_camera_that_does_not_answer_is_a_timeout(camera: _Camera) -> None:
+async def test_after_a_reconnection_the_same_picture_is_new() -> None:
+    async with http_camera(_answers(lambda: web.Response(body=_JPEG, headers={"ETag": "1"}))) as camera:
+        reader = new_reader(camera.port)
+        frames = await read(reader) + await read(reader)
+
+    assert [frame.frame_id for frame in frames] == [1, 2]
+
+
+async def test_a_damaged_picture_is_skipped_and_counted() -> None:
+    async with http_camera(_answers(_DAMAGED, _DAMAGED, _JPEG, _DAMAGED, _DAMAGED, encoded(grey=200))) as camera:
+        reader = new_reader(camera.port)
+        assert len(await read(reader, 2)) == 2
+
+    assert reader.damaged == 4
+
+
+async def test_three_damaged_pictures_in_a_row_are_an_error() -> None:
+    async with http_camera(_answers(_JPEG, _DAMAGED)) as camera:
+        reader = new_reader(camera.port)
+        with pytest.raises(StreamError, match="3 pictures in a row are damaged") as caught:
+            await read(reader, 2)
+
+    assert caught.value.error_class == "corrupt"
+    assert len(camera.requests) == 4
+
+
+@pytest.mark.parametrize("body", [b"<html>Login</html>", b""])
+async def test_what_is_no_picture_is_a_codec_error(body: bytes) -> None:
+    async with http_camera(_answers(body)) as camera:
+        assert (await _error_of(new_reader(camera.port))).error_class == "codec"
+
+
+async def test_a_camera_that_does_not_answer_is_a_timeout() -> None:
     async def never(_: web.Request) -> web.Response:
-        await asyncio.sleep(3)
+        await asyncio.sleep(5)
         return web.Response()
 
-    camera.answer = never
+    async with http_camera(never) as camera:
+        assert (await _error_of(new_reader(camera.port, timeout_s=0.3))).error_class == "timeout"
 
-    assert (await _error_of(camera.port)).error_class == "timeout"
+
+async def test_a_camera_that_drips_is_a_timeout() -> None:
+    async def drip(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        for byte in _JPEG:
+            await response.write(bytes([byte]))
+            await asyncio.sleep(0.05)
+        return response
+
+    async with http_camera(drip) as camera:
+        assert (await _error_of(new_reader(camera.port, timeout_s=0.4))).error_class == "timeout"
 
 
 async def test_a_closed_port_is_refused() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
 
-    assert (await _error_of(port)).error_class == "refused"
+    assert (await _error_of(new_reader(port))).error_class == "refused"
 
 
-@pytest.mark.parametrize(
-    ("body", "error_class"),
-    [
-        (b"<html>Login</html>", "codec"),
-        (b"", "codec"),
-        (_encoded(".jpg")[:200], "corrupt"),
-        (_encoded(".png")[:-40], "corrupt"),
-        (_png_that_claims(10_000, 10_000), "corrupt"),
-        (_png_that_claims(0, 10), "corrupt"),
-    ],
-)
-async def test_what_is_no_sound_picture_is_refused(camera: _Camera, body: bytes, error_class: str) -> None:
-    async def answer(_: web.Request) -> web.Response:
-        return web.Response(body=body)
+async def test_a_host_that_does_not_exist_is_unreachable() -> None:
+    reader = new_reader(0, url="http://camera.invalid/shot", timeout_s=10)
 
-    camera.answer = answer
-
-    assert (await _error_of(camera.port)).error_class == error_class
+    assert (await _error_of(reader)).error_class == "unreachable"
 
 
-async def test_an_endless_answer_is_cut_off(camera: _Camera) -> None:
+async def test_a_connection_that_ends_within_a_picture_has_ended() -> None:
+    async def half(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n" + _JPEG[:100])
+        await writer.drain()
+
+    async with raw_camera(half) as port:
+        assert (await _error_of(new_reader(port))).error_class == "ended"
+
+
+async def test_an_endless_answer_is_cut_off() -> None:
     async def endless(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
         await response.prepare(request)
-        while True:
+        for _ in range(33):
             await response.write(bytes(2**20))
+        await asyncio.sleep(60)  # no more is needed to be refused
+        return response
 
-    camera.answer = endless
-    error = await _error_of(camera.port)
+    async with http_camera(endless) as camera:
+        error = await _error_of(new_reader(camera.port, timeout_s=20))
 
     assert error.error_class == "corrupt"
+    assert "33554432 bytes" in error.what
 
 
-async def test_errors_do_not_show_the_password(camera: _Camera) -> None:
-    async def refuse(_: web.Request) -> web.Response:
-        return web.Response(status=401)
+async def test_endless_headers_are_cut_off() -> None:
+    async def endless(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\n")
+        while True:
+            writer.write(b"X-Filler: " + b"a" * 1000 + b"\r\n")
+            await writer.drain()
 
-    camera.answer = refuse
+    async with raw_camera(endless) as port:
+        assert (await _error_of(new_reader(port, timeout_s=10))).error_class == "corrupt"
 
-    assert "canary" not in repr((await _error_of(camera.port)).__dict__)
+
+async def test_an_answer_that_is_no_http_is_corrupt() -> None:
+    async def shell(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"SSH-2.0-camera\r\n")
+        await writer.drain()
+
+    async with raw_camera(shell) as port:
+        assert (await _error_of(new_reader(port))).error_class == "corrupt"
 
 
-def test_waiting_for_the_next_picture_ends_when_it_is_told_to_stop() -> None:
+async def test_a_compressed_answer_is_not_inflated() -> None:
+    bomb = gzip.compress(bytes(64 * 2**20), 1)  # inflated it would be refused for its size, not as what it is
+
+    async with http_camera(_answers(web.Response(body=bomb, headers={"Content-Encoding": "gzip"}))) as camera:
+        error = await _error_of(new_reader(camera.port))
+
+    assert error.error_class == "codec"
+    assert camera.requests[0].headers["Accept-Encoding"] == "identity"
+
+
+async def test_errors_do_not_show_the_password() -> None:
+    async with http_camera(_answers(web.Response(status=404))) as camera:
+        url = "http://viewer:canary-password@127.0.0.1:{port}/shot?token=canary-token"
+        error = await _error_of(new_reader(camera.port, url=url))
+
+    assert "canary" not in str(error)
+    assert error.__context__ is None
+
+
+async def test_abort_ends_waiting_for_the_next_picture() -> None:
+    async with http_camera(_answers(_JPEG)) as camera:
+
+        def work() -> float:
+            with opened(new_reader(camera.port, interval_s=60)) as reader:
+                assert reader.read_frame() is not None
+                aborted_at_s = abort_soon(reader)
+                with pytest.raises(StreamError):
+                    reader.read_frame()
+                return time.monotonic() - aborted_at_s[0]
+
+        assert await asyncio.to_thread(work) < 0.2
+
+
+async def test_abort_ends_a_running_read_and_the_next_connection_works() -> None:
+    hanging = asyncio.Event()
+
+    async def answer(_: web.Request) -> web.StreamResponse:
+        if not hanging.is_set():
+            hanging.set()
+            await asyncio.sleep(10)
+        return web.Response(body=_JPEG)
+
+    async with http_camera(answer) as camera:
+
+        def work() -> float:
+            with opened(new_reader(camera.port, timeout_s=10)) as reader:
+                aborted_at_s = abort_soon(reader)
+                with pytest.raises(StreamError):
+                    reader.read_frame()
+                took_s = time.monotonic() - aborted_at_s[0]
+                reader.handle_reconnection()
+                assert reader.read_frame() is not None
+                return took_s
+
+        assert await asyncio.to_thread(work) < 0.2
+
+
+async def test_an_abort_before_the_read_ends_it_too() -> None:
+    async with http_camera(_answers(_JPEG)) as camera:
+
+        def work() -> None:
+            with opened(new_reader(camera.port)) as reader:
+                reader.abort()
+                with pytest.raises(StreamError):
+                    reader.read_frame()
+
+        await asyncio.to_thread(work)
+
+
+async def test_an_abort_while_it_is_stopping_is_its_end_and_no_error() -> None:
     stopping = threading.Event()
-    reader = _reader(1, interval_s=60, stopping=stopping)
-    assert reader.schedule_next()
-    threading.Timer(0.1, stopping.set).start()
+    async with http_camera(_answers(_JPEG)) as camera:
 
-    assert not reader.schedule_next()
+        def work() -> None:
+            with opened(new_reader(camera.port, interval_s=60, stopping=stopping)) as reader:
+                assert reader.read_frame() is not None
+                threading.Timer(0.1, stopping.set).start()
+                abort_soon(reader)
+                assert reader.read_frame() is None
+
+        await asyncio.to_thread(work)
+
+
+def test_abort_is_harmless_before_the_connection_and_after_the_end() -> None:
+    reader = new_reader(1)
+    reader.abort()
+    with opened(reader):
+        pass
+    reader.abort()

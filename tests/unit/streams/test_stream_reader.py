@@ -1,13 +1,17 @@
 """The reader's own rules, with sources that do as they are told: the seam is ours."""
 
+import ctypes
+import random
 import threading
 import time
 from collections.abc import Callable
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+from support.waiting import wait_until_sync
 
-from detector_worker.core.clock import Backoff, SystemClock
+from detector_worker.core.clock import Backoff, Clock, SystemClock
 from detector_worker.core.entities import StreamState, StreamStatus
 from detector_worker.core.exceptions import StreamError
 from detector_worker.core.frame import Frame
@@ -18,26 +22,48 @@ _IMAGE = np.zeros((2, 2, 3), np.uint8)
 
 
 class _Source:
-    """Gives as many frames as it was told, then raises, or ends where it has nothing to raise."""
+    """Gives as many frames as it was told, then raises, or waits for its end where it has nothing to raise."""
+
+    damaged = 0
+    clock_is_suspect = False
+    alive_s: float | None = None
 
     def __init__(self, stopping: threading.Event, *, frames: int = 0, error: StreamError | Exception | None) -> None:
         self.stopping, self.frames, self.error = stopping, frames, error
         self.opens, self.closes = 0, 0
+        self.aborted = threading.Event()
 
     def handle_reconnection(self) -> None:
         self.opens += 1
+        self.aborted.clear()
 
     def read_frame(self) -> Frame | None:
         if self.frames:
             self.frames -= 1
-            return Frame(_IMAGE, camera_id="cam", frame_id=1, time_s=0, captured_at=0)
+            return Frame(self.image(), camera_id="cam", frame_id=1, time_s=0, captured_at=0)
         if self.error is None:
-            self.stopping.wait(5)
-            return None
+            self.aborted.wait(5)
+            raise stream_error("ended", where="cam")
         raise self.error
+
+    def image(self) -> NDArray[np.uint8]:
+        return _IMAGE
+
+    def abort(self) -> None:
+        self.aborted.set()
 
     def close(self) -> None:
         self.closes += 1
+
+
+def _watched(reader: StreamReader, condition: Callable[[], bool]) -> Callable[[], bool]:
+    """A condition that, each time it is asked, looks for silence first, as the manager does."""
+
+    def ask() -> bool:
+        reader.check_silence()
+        return condition()
+
+    return ask
 
 
 class _Statuses:
@@ -70,16 +96,20 @@ def _reader(
     base_s: float = 0.01,
     max_retries: int = -1,
     silent_after_s: float = 8.0,
+    frozen_after_s: float | None = None,
+    clock: Clock | None = None,
+    rng: random.Random | None = None,
 ) -> StreamReader:
     return StreamReader(
         new_source,
         deliver,
         camera_id="cam",
-        backoff=Backoff(base_s=base_s),
+        backoff=Backoff(base_s=base_s, rng=rng),
         notify=statuses,
-        clock=SystemClock(),
+        clock=clock or SystemClock(),
         max_retries=max_retries,
         silent_after_s=silent_after_s,
+        frozen_after_s=frozen_after_s,
     )
 
 
@@ -186,27 +216,162 @@ def test_an_open_connection_is_renewed_when_asked() -> None:
     assert [(source.opens, source.closes) for source in sources] == [(2, 2)]
 
 
-def test_silence_is_told_once_and_ends_with_the_next_frame() -> None:
-    gate = threading.Event()
-
-    class Halting(_Source):
-        def read_frame(self) -> Frame | None:
-            if self.frames == 1:
-                gate.wait(5)
-            return super().read_frame()
-
-    reader = _reader(lambda stopping: Halting(stopping, frames=2, error=None), s := _Statuses(), silent_after_s=0.05)
+def test_a_silent_source_is_told_aborted_and_opened_anew() -> None:
+    reader = _reader(lambda stopping: _Source(stopping, frames=1, error=None), s := _Statuses(), silent_after_s=0.05)
     reader.start()
     s.wait_for(StreamState.ACTIVE)
-    deadline_s = time.monotonic() + 5
-    while StreamState.STALLED not in [status.state for status in s.all] and time.monotonic() < deadline_s:
-        reader.check_silence()
-    reader.check_silence()
-    gate.set()
-    told = s.wait_for(StreamState.ACTIVE, StreamState.STALLED, StreamState.ACTIVE)
+    wait_until_sync(_watched(reader, lambda: StreamState.STALLED in {status.state for status in s.all}))
+    told = s.wait_for(StreamState.ACTIVE, StreamState.STALLED, StreamState.ERROR, StreamState.CONNECTING)
     assert reader.stop()
 
-    assert [status.state for status in told].count(StreamState.STALLED) == 1
+    error = next(status for status in told if status.state is StreamState.ERROR)
+    assert error.error_class == "timeout"
+    assert "No picture" in str(error.reason)
+
+
+def test_a_source_that_says_it_is_alive_is_not_silent() -> None:
+    class SamePictures(_Source):
+        def read_frame(self) -> Frame | None:
+            while not self.frames and not self.aborted.wait(0.01):
+                self.alive_s = time.monotonic()
+            return super().read_frame()
+
+    reader = _reader(lambda stop: SamePictures(stop, frames=1, error=None), s := _Statuses(), silent_after_s=0.1)
+    reader.start()
+    s.wait_for(StreamState.ACTIVE)
+    end_s = time.monotonic() + 0.5
+    while time.monotonic() < end_s:
+        reader.check_silence()
+    assert reader.stop()
+
+    assert StreamState.STALLED not in {status.state for status in s.all}
+
+
+def test_a_thread_that_is_stuck_in_c_is_replaced_and_counted_as_long_as_it_is() -> None:
+    sources: list[_Source] = []
+
+    class StuckInC(_Source):
+        def read_frame(self) -> Frame | None:
+            if self is sources[0]:
+                ctypes.CDLL(None).usleep(3_000_000)
+            return super().read_frame()
+
+    def new_source(stopping: threading.Event) -> _Source:
+        sources.append(StuckInC(stopping, frames=1, error=None))
+        return sources[-1]
+
+    reader = _reader(new_source, s := _Statuses(), silent_after_s=0.1)
+    reader.start()
+    wait_until_sync(_watched(reader, lambda: len(sources) == 2))
+    assert len(reader.stuck_threads()) == 1
+
+    told = s.wait_for(StreamState.STALLED, StreamState.ERROR, StreamState.CONNECTING, StreamState.ACTIVE)
+    assert [status.error_class for status in told if status.state is StreamState.ERROR] == ["timeout"]
+    wait_until_sync(lambda: not reader.stuck_threads())
+    assert sources[0].closes == 1
+    assert reader.stop()
+
+
+def test_frame_ids_go_on_after_a_replacement() -> None:
+    frames: list[Frame] = []
+    sources: list[_Source] = []
+
+    class StuckAfterTwo(_Source):
+        def read_frame(self) -> Frame | None:
+            if not self.frames and self is sources[0]:
+                ctypes.CDLL(None).usleep(2_000_000)
+            return super().read_frame()
+
+    def new_source(stopping: threading.Event) -> _Source:
+        sources.append(StuckAfterTwo(stopping, frames=2, error=None))
+        return sources[-1]
+
+    reader = _reader(new_source, _Statuses(), deliver=frames.append, silent_after_s=0.1)
+    reader.start()
+    wait_until_sync(_watched(reader, lambda: len(sources) == 2))
+    wait_until_sync(lambda: len(frames) == 4)
+    wait_until_sync(lambda: not reader.stuck_threads())
+    assert reader.stop()
+
+    assert [frame.frame_id for frame in frames] == [1, 2, 3, 4]
+
+
+class _FastClock:
+    """Waiting takes no time but on this clock; after ``end_s`` it waits for the end."""
+
+    def __init__(self, end_s: float) -> None:
+        self.now_s, self._end_s = 0.0, end_s
+
+    def monotonic_s(self) -> float:
+        return self.now_s
+
+    def utc_s(self) -> float:
+        return self.now_s
+
+    def wait(self, event: threading.Event, timeout_s: float | None) -> bool:
+        if timeout_s is None or self.now_s + timeout_s > self._end_s:
+            return event.wait(5)
+        self.now_s += timeout_s
+        return event.is_set()
+
+
+def test_an_outage_of_two_hours_takes_the_attempts_that_the_rule_gives() -> None:
+    clock, attempts = _FastClock(end_s=7200), list[float]()
+
+    class Refusing(_Source):
+        def handle_reconnection(self) -> None:
+            attempts.append(clock.now_s)
+            raise stream_error("refused", where="cam")
+
+    reader = _reader(
+        lambda stopping: Refusing(stopping, error=None), _Statuses(), base_s=5, clock=clock, rng=random.Random(4)
+    )
+    reader.start()
+    wait_until_sync(lambda: attempts and attempts[-1] > 7200 - 60)
+    assert reader.stop()
+
+    jitter, expected, at_s = random.Random(4), [0.0], 0.0
+    for number in range(len(attempts) - 1):
+        at_s += min(60.0, 5.0 * 2 ** min(number, 6)) * (1 - 0.25 * jitter.random())
+        expected.append(at_s)
+    assert attempts == pytest.approx(expected)
+    assert 120 <= len(attempts) <= 165  # every 45 to 60 s once the delay has reached its cap
+
+
+@pytest.mark.parametrize(("after_s", "states"), [(0.5, {"timeout"}), (None, set())])
+def test_a_frozen_picture_is_a_fault_only_where_that_was_asked_for(after_s: float | None, states: set[str]) -> None:
+    noise = np.random.default_rng(1).integers(0, 255, (180, 320, 3), np.uint8)
+
+    class SamePicture(_Source):
+        def read_frame(self) -> Frame | None:
+            self.frames = 1
+            time.sleep(0.02)
+            return super().read_frame()
+
+        def image(self) -> NDArray[np.uint8]:
+            return noise
+
+    reader = _reader(lambda stop: SamePicture(stop, error=None), s := _Statuses(), frozen_after_s=after_s, base_s=60)
+    reader.start()
+    s.wait_for(StreamState.ACTIVE)
+    time.sleep(1.5)
+    assert reader.stop()
+
+    assert {status.error_class for status in s.all if status.error_class} == states
+
+
+def test_a_warning_is_told_without_a_change_of_state() -> None:
+    class Suspect(_Source):
+        def read_frame(self) -> Frame | None:
+            self.clock_is_suspect = self.frames == 1
+            return super().read_frame()
+
+    reader = _reader(lambda stopping: Suspect(stopping, frames=2, error=None), s := _Statuses())
+    reader.start()
+    told = s.wait_for(StreamState.ACTIVE, StreamState.ACTIVE)
+    assert reader.stop()
+
+    assert [status.warnings for status in told[-2:]] == [(), ("clock_suspect",)]
 
 
 def test_nothing_is_told_after_it_was_asked_to_stop() -> None:
@@ -223,7 +388,8 @@ def test_nothing_is_told_after_it_was_asked_to_stop() -> None:
 
     assert not reader.stop(timeout_s=0.1)
     hold.set()
-    reader._thread.join(5)
+    assert reader._run.thread is not None
+    reader._run.thread.join(5)
     assert [status.state for status in statuses.all] == [StreamState.CONNECTING]
 
 

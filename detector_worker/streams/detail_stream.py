@@ -1,0 +1,66 @@
+"""A camera's large stream, beside the small one that is analysed: open only while somebody takes crops."""
+
+import time
+from collections import deque
+from typing import Final
+
+from detector_worker.core.frame import Frame, PairedFrame
+from detector_worker.streams.stream_config import StreamConfig
+from detector_worker.streams.stream_manager import StreamManager
+
+__all__ = ["DetailStream"]
+
+_KEEP_OPEN_S: Final = 10.0
+_FRAMES_KEPT: Final = 4
+_LARGEST_GAP_S: Final = 0.5
+"""Pictures of the two streams that are further apart do not show the same."""
+
+
+class DetailStream:
+    """The large pictures of one subscription's camera. `pair` and `ask` from any thread, the rest on the loop."""
+
+    def __init__(self, streams: StreamManager, camera_id: str, config: StreamConfig, subscription_id: str) -> None:
+        """Prepare; `tend` opens it, at first to learn how large the pictures are.
+
+        Raises:
+            MessageProcessingError: The address is none of its type.
+        """
+        config.address()
+        self._streams, self._config = streams, config
+        self._name, self._id = f"{camera_id} (large stream)", f"{subscription_id} (large stream)"
+        self._frames: deque[Frame] = deque(maxlen=_FRAMES_KEPT)
+        self._wh: tuple[int, int] | None = None
+        self._wanted_until_s = float("-inf")
+        self._is_open = False
+
+    def ask(self) -> None:
+        """Something is seen: large pictures are wanted for the next seconds."""
+        self._wanted_until_s = time.monotonic() + _KEEP_OPEN_S
+
+    def pair(self, small: Frame) -> Frame | None:
+        """Join a frame with the large one of the same moment; None until the large size is known."""
+        if self._wh is None:
+            return None
+        nearest = min(tuple(self._frames), key=lambda large: abs(large.time_s - small.time_s), default=None)
+        if nearest is not None and abs(nearest.time_s - small.time_s) > _LARGEST_GAP_S:
+            nearest = None
+        return PairedFrame(small, nearest, self._wh)
+
+    async def tend(self) -> None:
+        """Open or close the stream as it is wanted; to be called every second."""
+        is_wanted = self._wh is None or time.monotonic() < self._wanted_until_s
+        if is_wanted and not self._is_open:
+            self._is_open = True
+            await self._streams.create_stream(self._name, self._config, self._id, deliver=self._take)
+        elif self._is_open and not is_wanted:
+            await self.close()
+
+    async def close(self) -> None:
+        """Let go of the stream."""
+        self._is_open = False
+        await self._streams.remove_stream(self._id)
+        self._frames.clear()
+
+    def _take(self, large: Frame) -> None:
+        self._wh = large.wh
+        self._frames.append(large)

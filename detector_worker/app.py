@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -19,47 +19,34 @@ else:
 
 from detector_worker import __version__
 from detector_worker.communication.access import AccessPolicy
+from detector_worker.communication.camera_lists import CameraLists
+from detector_worker.communication.camera_routes import camera_router
 from detector_worker.communication.connections import ConnectionManager
 from detector_worker.communication.http_routes import http_router
 from detector_worker.communication.message_processor import MessageProcessor
+from detector_worker.communication.metrics import Metrics
 from detector_worker.communication.reports import StateReporter
 from detector_worker.communication.server import WorkerServer, open_listener
 from detector_worker.communication.websocket_handler import ConnectionLimits, WebSocketHandler
 from detector_worker.core.addresses import NetworkPolicy
 from detector_worker.core.config import Configuration
 from detector_worker.core.dependency_injection import ServiceContainer
-from detector_worker.core.singleton_managers import (
-    CacheStateManager,
-    CameraStateManager,
-    ModelStateManager,
-    PipelineStateManager,
-    ServiceStateManager,
-    SessionStateManager,
-    StreamStateManager,
-)
+from detector_worker.core.singleton_managers import STATE_MANAGERS, ServiceStateManager, StreamStateManager
+from detector_worker.engine.engine import SubscriptionSpec
+from detector_worker.engine.lane_parts import camera_policy
 from detector_worker.engine.local_engine import LocalEngine
 from detector_worker.engine.read_model import ReadModel
-from detector_worker.storage.database_manager import DatabaseConfig
-from detector_worker.storage.drainers import SinkState
+from detector_worker.engine.site_cameras import SiteCameras
+from detector_worker.storage.configured_storage import storage_for
 from detector_worker.storage.durable_storage import DurableStorage
-from detector_worker.storage.embedded_servers import Notify
 from detector_worker.storage.storage_reports import StorageReports
 from detector_worker.utils.logging import setup_logging
 from detector_worker.utils.monitoring import SystemMonitor
 
-__all__ = ["create_app", "load_configuration", "main", "storage_for"]
+__all__ = ["create_app", "load_configuration", "main", "network_policies", "storage_for"]
 
 _log: Final = logging.getLogger(__name__)
 _COUNT_QUEUES_EVERY_S: Final = 1.0
-_STATE_MANAGERS: Final = (
-    ModelStateManager,
-    StreamStateManager,
-    SessionStateManager,
-    CacheStateManager,
-    CameraStateManager,
-    PipelineStateManager,
-    ServiceStateManager,
-)
 
 
 def load_configuration(
@@ -73,8 +60,13 @@ def load_configuration(
     return Configuration.load(path, overrides=overrides)
 
 
-def main(configuration: Configuration) -> None:
-    """Serve until SIGINT or SIGTERM.
+def network_policies(configuration: Configuration) -> tuple[NetworkPolicy, NetworkPolicy]:
+    """Return where cameras may be, and from where archives may be downloaded."""
+    return camera_policy(configuration.streams), NetworkPolicy(configuration.pipelines.allowed_networks)
+
+
+def main(configuration: Configuration, cameras: Sequence[SubscriptionSpec] = ()) -> None:
+    """Serve until SIGINT or SIGTERM, and watch ``cameras`` whether or not a client comes.
 
     Raises:
         DetectorWorkerError: It could not be started; nothing half-started is left behind.
@@ -82,6 +74,7 @@ def main(configuration: Configuration) -> None:
     listener = open_listener(configuration.server.host, configuration.port)
     app = create_app(configuration)
     handler: WebSocketHandler = app.state.container.resolve(WebSocketHandler)
+    app.state.container.resolve(CameraLists).take_file(cameras)
 
     def tell_ready() -> None:
         host, port = listener.getsockname()[:2]
@@ -115,7 +108,7 @@ def create_app(configuration: Configuration) -> FastAPI:
 def register_services(container: ServiceContainer, configuration: Configuration) -> None:
     """Tell the container how each service is made."""
     container.register_singleton(Configuration, lambda: configuration)
-    for manager in _STATE_MANAGERS:
+    for manager in STATE_MANAGERS:
         container.register_singleton(manager)
     container.register_singleton(SystemMonitor, _new_monitor)
     container.register_singleton(ConnectionManager)
@@ -124,14 +117,17 @@ def register_services(container: ServiceContainer, configuration: Configuration)
     container.register_singleton(StorageReports)
     container.register_singleton(ReadModel)
     container.register_singleton(LocalEngine, _new_engine)
+    container.register_singleton(SiteCameras, _new_site_cameras)
+    container.register_singleton(CameraLists, _new_camera_lists)
     container.register_singleton(StateReporter)
+    container.register_singleton(Metrics)
     container.register_singleton(MessageProcessor, _new_processor)
     container.register_singleton(WebSocketHandler, _new_handler)
 
 
 def initialize_singletons(container: ServiceContainer) -> None:
     """Make the state managers, before anybody reports to them."""
-    for manager in _STATE_MANAGERS:
+    for manager in STATE_MANAGERS:
         container.resolve(manager)
 
 
@@ -159,9 +155,13 @@ def add_websocket_routes(app: FastAPI, container: ServiceContainer) -> None:
 
 
 def add_http_routes(app: FastAPI, container: ServiceContainer) -> None:
-    """Add pictures and health."""
+    """Add pictures, health, metrics and the site's cameras."""
     engine, access = container.resolve(LocalEngine), container.resolve(AccessPolicy)
-    app.include_router(http_router(engine=engine, access=access, reporter=container.resolve(StateReporter)))
+    reporter, metrics = container.resolve(StateReporter), container.resolve(Metrics)
+    app.include_router(http_router(engine=engine, access=access, reporter=reporter, metrics=metrics))
+    lists, site = container.resolve(CameraLists), container.resolve(SiteCameras)
+    streams = container.resolve(StreamStateManager)
+    app.include_router(camera_router(lists=lists, site=site, streams=streams, access=access))
 
 
 async def initialize_services(container: ServiceContainer) -> AsyncExitStack:
@@ -184,6 +184,7 @@ async def initialize_services(container: ServiceContainer) -> AsyncExitStack:
         running.push_async_callback(engine.stop)
         await engine.start(handler)
         _run_beside(running, handler.run(), "handler")
+        _run_beside(running, container.resolve(CameraLists).run(), "site cameras")
         return running.pop_all()
 
 
@@ -191,31 +192,6 @@ async def cleanup_services(running: AsyncExitStack) -> None:
     """Stop in the reverse order what `initialize_services` has started."""
     _log.info("Stopping")
     await running.aclose()
-
-
-def storage_for(
-    configuration: Configuration, *, notify_server: Notify, notify_sink: Callable[[SinkState], None]
-) -> DurableStorage:
-    """Make the storage that a configuration asks for."""
-    database, password = configuration.database, configuration.database.password
-    return DurableStorage(
-        configuration.server.data_dir,
-        database=None
-        if database.host is None
-        else DatabaseConfig(
-            host=database.host,
-            port=database.port,
-            database=database.database,
-            user=database.user,
-            password=password.get_secret_value() if password else None,
-            connection_pool_size=database.connection_pool_size,
-        ),
-        redis_url=configuration.redis.url.get_secret_value() if configuration.redis.url else None,
-        auto_migrate=database.auto_migrate,
-        drain_s=configuration.spool.drain_seconds,
-        notify_server=notify_server,
-        notify_sink=notify_sink,
-    )
 
 
 def _new_storage(configuration: Configuration, reports: StorageReports) -> DurableStorage:
@@ -234,6 +210,16 @@ def _new_engine(configuration: Configuration, storage: DurableStorage, read_mode
     return LocalEngine(configuration, spool=storage.spool, read_model=read_model)
 
 
+def _new_site_cameras(configuration: Configuration, engine: LocalEngine, services: ServiceStateManager) -> SiteCameras:
+    return SiteCameras(engine, services=services, retry_s=configuration.streams.reconnect_interval)
+
+
+def _new_camera_lists(configuration: Configuration, site: SiteCameras) -> CameraLists:
+    camera_policy, archive_policy = network_policies(configuration)
+    kept_file = configuration.server.data_dir / "cameras.yaml"
+    return CameraLists(site, kept_file=kept_file, camera_policy=camera_policy, archive_policy=archive_policy)
+
+
 def _new_processor(
     *,
     configuration: Configuration,
@@ -242,13 +228,14 @@ def _new_processor(
     streams: StreamStateManager,
     reporter: StateReporter,
 ) -> MessageProcessor:
+    camera_policy, archive_policy = network_policies(configuration)
     return MessageProcessor(
         engine=engine,
         connections=connections,
         streams=streams,
         collect_system_state=reporter.collect_system_state,
-        camera_policy=NetworkPolicy(configuration.streams.allowed_networks),
-        archive_policy=NetworkPolicy(configuration.pipelines.allowed_networks),
+        camera_policy=camera_policy,
+        archive_policy=archive_policy,
         max_subscriptions=configuration.access.max_subscriptions,
     )
 

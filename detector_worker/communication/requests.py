@@ -50,6 +50,7 @@ def subscription_spec(
         raise refused("No camera address", "Give rtspUrl or snapshotUrl.", ErrorCode.INVALID_FIELD, "rtspUrl")
     rtsp_url = _checked(payload.rtsp_url, "rtspUrl", _CAMERA_SCHEMES, camera_policy)
     snapshot_url = _checked(payload.snapshot_url, "snapshotUrl", _SNAPSHOT_SCHEMES, camera_policy)
+    detect_url = _checked(payload.detect_url, "detectUrl", _CAMERA_SCHEMES, camera_policy)
     model_url = payload.model_url
     if "://" in model_url:
         model_url = _checked(model_url, "modelUrl", _ARCHIVE_SCHEMES, archive_policy) or ""
@@ -67,10 +68,14 @@ def subscription_spec(
         model_id=payload.model_id,
         model_name=payload.model_name,
         crop=_crop(payload),
+        detect_url=detect_url,
         options=SubscriptionOptions()
         if options is None
         else SubscriptionOptions(
-            transport=options.transport, min_size_px=options.min_size, ignore_masks=options.ignore_masks
+            transport=options.transport,
+            min_size_px=options.min_size,
+            ignore_masks=options.ignore_masks,
+            frozen_after_s=options.frozen_after_seconds,
         ),
     )
 

@@ -113,7 +113,7 @@ class EnvironmentConfigProvider(ConfigurationProvider):
 
     def load(self) -> Mapping[str, Any]:
         found: dict[str, Any] = {}
-        for name, value in sorted({**self._from_file(), **self._environ}.items(), key=lambda item: "__" in item[0]):
+        for name, value in sorted(self.variables().items(), key=lambda item: "__" in item[0]):
             path = _setting_path(name)
             if path and value:
                 *section, key = path
@@ -121,6 +121,10 @@ class EnvironmentConfigProvider(ConfigurationProvider):
                 place[key] = None if value == "null" else value
                 self._names[path] = name
         return found
+
+    def variables(self) -> dict[str, str]:
+        """Return every variable, ours or not."""
+        return {**self._from_file(), **self._environ}
 
     def source_of(self, path: Sequence[str]) -> str:
         wanted = tuple(path)

@@ -67,6 +67,10 @@ class StreamsSettings(_Section):
     """None: TCP first, UDP where the camera refuses it."""
     allowed_networks: Networks = ()
     """Where cameras may be; empty: anywhere but link-local, multicast and metadata addresses."""
+    denied_networks: Networks = ()
+    """Where cameras must not be, inside of what is allowed."""
+    verify_certificates: bool = False
+    """Whether cameras that speak TLS (``rtsps``, ``https``) need a valid certificate: theirs are mostly self-signed."""
     subscription_grace_seconds: Annotated[float, Field(ge=0, le=86_400 * 365)] = 60.0
     """How long a subscription outlives its last client; 0: for ever."""
 

@@ -6,7 +6,7 @@ Owners report here; nobody decides anything by what is written here. One holder,
 import threading
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
-from typing import Generic, Literal, TypeVar
+from typing import Final, Generic, Literal, TypeVar
 
 from detector_worker.core.entities import StreamStatus
 
@@ -61,6 +61,10 @@ class CameraConnection:
     latency_p95_ms: float | None = None
     errors: int = 0
     reconnects: int = 0
+    damaged: int = 0
+    """Pictures that were withheld because they were damaged."""
+    error_class: str | None = None
+    warnings: tuple[str, ...] = ()
     group: str | None = None
     """The process that analyses it."""
 
@@ -130,3 +134,14 @@ class PipelineStateManager(StateHolder[str, PipelineRuns]):
 
 class ServiceStateManager(StateHolder[str, ServiceState]):
     """The worker's own processes and parts, by name."""
+
+
+STATE_MANAGERS: Final = (
+    ModelStateManager,
+    StreamStateManager,
+    SessionStateManager,
+    CacheStateManager,
+    CameraStateManager,
+    PipelineStateManager,
+    ServiceStateManager,
+)

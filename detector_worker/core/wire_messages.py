@@ -98,7 +98,8 @@ class SubscriptionOptionsPayload(_FromClient):
     ignore_masks: Annotated[tuple[tuple[Pixel, Pixel, Pixel, Pixel], ...], Field(max_length=64)] = ()
     precision: Literal["f32"] | None = None
     decode: Unsupported = None
-    frozen_after_seconds: Unsupported = None
+    frozen_after_seconds: Annotated[float, Field(strict=True, ge=1, le=86_400)] | None = None
+    """A picture that has not changed at all for so long is a fault of the camera."""
 
 
 class SubscribePayload(_FromClient):
@@ -119,7 +120,8 @@ class SubscribePayload(_FromClient):
     crop_y2: Pixel | None = None
     options: SubscriptionOptionsPayload | None = None
     live_detections: StrictBool | None = None
-    detect_url: Unsupported = None
+    detect_url: OptionalUrl = None
+    """A small RTSP stream of the same camera, for analysis; the other one is then opened only for crops."""
     resume_from: Unsupported = None
 
 
@@ -195,6 +197,9 @@ class CameraConnectionReport(_ToClient):
     latency_p95_ms: Annotated[float | None, Field(alias="latencyP95Ms")]
     errors: int
     reconnects: int
+    damaged: int
+    error_class: str | None
+    warnings: tuple[str, ...]
     group: str | None
 
 
@@ -279,6 +284,8 @@ class StreamStatusPayload(_ToClient):
     attempt: int
     retry_in_seconds: float | None
     reason: str | None
+    warnings: tuple[str, ...]
+    """``blind``, ``clock_suspect``, ``fallback``: what is wrong although pictures come."""
 
 
 class Event(_ToClient):

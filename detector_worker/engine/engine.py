@@ -25,6 +25,8 @@ class SubscriptionOptions:
     """Detections whose shorter side is below this are ignored."""
     ignore_masks: tuple[tuple[float, float, float, float], ...] = ()
     """Regions of the full frame, pixels, x1 y1 x2 y2: detections centred in one are ignored."""
+    frozen_after_s: float | None = None
+    """A picture that has not changed at all for so long is a fault; None: it may stand for ever."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +46,19 @@ class SubscriptionSpec:
     model_name: str | None = None
     crop: tuple[int, int, int, int] | None = None
     """x1, y1, x2, y2, pixels of the full frame."""
+    detect_url: str | None = field(default=None, repr=False)
+    """A small RTSP stream of the same camera, to be analysed in place of ``url``, from which crops are taken."""
     options: SubscriptionOptions = SubscriptionOptions()
 
     @property
     def url(self) -> str:
         """The camera's address, with its secrets: RTSP where both are given."""
         return self.rtsp_url or self.snapshot_url or ""
+
+    @property
+    def addresses(self) -> tuple[str | None, str | None, str | None]:
+        """All addresses of the camera, with their secrets."""
+        return self.rtsp_url, self.snapshot_url, self.detect_url
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +121,15 @@ class Engine(Protocol):
 
     async def set_session(self, display_id: str, session_id: SessionId | None) -> None:
         """Set the session that a display's records carry from now on; None ends it."""
+        ...
+
+    async def reconnect(self, camera_id: str) -> None:
+        """Connect to a camera anew at once, whatever state it is in.
+
+        Raises:
+            MessageProcessingError: No such camera (``not_found``).
+            ServiceError: Whoever has it is being started.
+        """
         ...
 
     async def newest_jpeg(self, camera_id: str, *, annotated: bool = False) -> bytes:

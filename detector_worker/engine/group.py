@@ -12,39 +12,33 @@ from typing import Final
 
 import cv2
 import numpy as np
-import uuid_utils
 from numpy.typing import NDArray
 
-from detector_worker.core.addresses import NetworkPolicy
 from detector_worker.core.clock import SystemClock
 from detector_worker.core.config import Configuration
 from detector_worker.core.entities import Detections, VisitEvent
 from detector_worker.core.exceptions import StreamError
 from detector_worker.core.frame import Frame
 from detector_worker.core.outbox import SavedVisit
-from detector_worker.core.settings import MIB
 from detector_worker.detection.overlay import draw_overlay
-from detector_worker.detection.visits import VisitTracker
 from detector_worker.detection.yolo_detector import YOLODetector
 from detector_worker.engine.engine import SessionId, SubscriptionSpec
 from detector_worker.engine.group_owner import GroupOwner, GroupReport
 from detector_worker.engine.lane import Analysed, Lane
+from detector_worker.engine.lane_parts import camera_policy, pipeline_loader, stream_configs, visit_tracker
 from detector_worker.engine.runs import VisitRuns
 from detector_worker.engine.scheduler import Scheduler
 from detector_worker.engine.slot import FrameSlot
-from detector_worker.models.archive import ArchiveLimits
-from detector_worker.models.model_manager import ModelManager
-from detector_worker.models.openvino_runtime import OpenVINORuntime
-from detector_worker.models.pipeline_config import PipelineConfig
-from detector_worker.models.pipeline_loader import PipelineLoader
 from detector_worker.pipeline.action_executor import ActionExecutor
 from detector_worker.pipeline.pipeline_executor import PipelineExecutor
-from detector_worker.streams.stream_manager import StreamConfig, StreamManager
+from detector_worker.streams.detail_stream import DetailStream
+from detector_worker.streams.stream_manager import StreamManager
 
 __all__ = ["Group"]
 
 _log: Final = logging.getLogger(__name__)
 _REPORT_EVERY_S: Final = 1.0
+_TEND_EVERY_S: Final = 0.25
 
 
 class Group:
@@ -62,8 +56,9 @@ class Group:
     ) -> None:
         self._configuration, self._owner, self._clock = configuration, owner, SystemClock()
         self._scheduler = Scheduler(threads=threads)
-        self._streams = StreamManager(notify=owner.on_stream_status, clock=self._clock)
-        self._loader = _pipeline_loader(configuration, threads, any_path=any_path)
+        policy = camera_policy(configuration.streams)
+        self._streams = StreamManager(notify=owner.on_stream_status, clock=self._clock, policy=policy)
+        self._loader = pipeline_loader(configuration, threads, any_path=any_path)
         self._sessions: dict[str, SessionId] = {}
         self._lanes: dict[str, Lane] = {}
         max_at_once = configuration.engine.max_concurrent_runs
@@ -73,11 +68,15 @@ class Group:
         """Start the analysis threads and the reports."""
         self._loop = asyncio.get_running_loop()
         self._scheduler.start()
-        self._reporting = asyncio.create_task(self._report_loop(), name="group reports")
+        self._beside = [
+            asyncio.create_task(self._report_loop(), name="group reports"),
+            asyncio.create_task(self._tend_details(), name="large streams"),
+        ]
 
     async def stop(self, *, grace_s: float) -> list[str]:
         """Stop reading, finish the runs under way; return the names of what did not stop in time."""
-        self._reporting.cancel()
+        for task in self._beside:
+            task.cancel()
         await self._streams.stop_all_streams()
         for lane in self._lanes.values():
             self.unschedule(lane)
@@ -95,22 +94,36 @@ class Group:
         lane = await self.load_lane(spec, lossless=False)
         await self.set_session(spec.display_id, session_id)
         lane.visits.restore(saved_visits, now_s=self._clock.monotonic_s(), now_utc_s=self._clock.utc_s())
-        await self.stop_lane(spec.subscription_id)
+        before = self._lanes.get(spec.subscription_id)
         self.schedule(lane)
         try:
-            config = self._stream_config(spec)
+            config, large = stream_configs(spec, self._configuration.streams)
+            if large is not None:
+                lane.detail = DetailStream(self._streams, spec.camera_id, large, spec.subscription_id)
             await self._streams.create_stream(spec.camera_id, config, spec.subscription_id, deliver=lane.offer)
         except BaseException:
-            await self.stop_lane(spec.subscription_id)
+            self._end(self._lanes.pop(spec.subscription_id))
+            if before is not None:
+                self._lanes[spec.subscription_id] = before
             raise
+        if before is not None:
+            self._end(before)
+            if before.detail is not None and lane.detail is None:
+                await before.detail.close()
 
     async def stop_lane(self, subscription_id: str) -> None:
         """End a lane; its runs under way are finished. Nothing happens where there is none."""
         lane = self._lanes.pop(subscription_id, None)
         if lane is not None:
             await self._streams.remove_stream(subscription_id)
-            self.unschedule(lane)
-            lane.loaded.close()
+            if lane.detail is not None:
+                await lane.detail.close()
+            self._end(lane)
+
+    async def reconnect(self, subscription_id: str) -> None:
+        """Connect to a subscription's camera anew at once; nothing happens where there is none."""
+        if subscription_id in self._lanes:
+            await self._streams.reconnect_stream(subscription_id)
 
     async def set_session(self, display_id: str, session_id: SessionId | None) -> None:
         """Set or end the session of a display."""
@@ -169,7 +182,7 @@ class Group:
                 spec,
                 loaded,
                 detector=detector,
-                visits=_visit_tracker(spec, pipeline),
+                visits=visit_tracker(spec, pipeline),
                 executor=PipelineExecutor(actions=actions, detectors=detectors, run_inference=self._scheduler.run),
                 slot=FrameSlot(target_fps=rate or default_rate, lossless=lossless),
                 wake=self._scheduler.wake,
@@ -196,6 +209,10 @@ class Group:
         await self._runs.finish(timeout_s=None)
         return events
 
+    def _end(self, lane: Lane) -> None:
+        self.unschedule(lane)
+        lane.loaded.close()
+
     async def _annotated_jpeg(self, camera_id: str) -> bytes:
         for lane in self._lanes.values():
             if lane.spec.camera_id == camera_id and lane.newest is not None:
@@ -208,6 +225,8 @@ class Group:
         """Leave the analysis thread, if anything happened that anybody waits for."""
         if observe is not None:
             observe(analysed)
+        if lane.detail is not None and len(analysed.detections):
+            lane.detail.ask()
         if analysed.events or analysed.live_visits or lane.live_detections:
             self._loop.call_soon_threadsafe(self._take, lane, analysed)
 
@@ -222,6 +241,13 @@ class Group:
             detections = tuple(analysed.detections.select(sure).results(frame.captured_at))
             self._owner.on_result(lane.result(frame.frame_id, frame.captured_at, detections))
 
+    async def _tend_details(self) -> None:
+        while True:
+            for lane in tuple(self._lanes.values()):
+                if lane.detail is not None and lane in self._lanes.values():  # it may have ended meanwhile
+                    await lane.detail.tend()
+            await asyncio.sleep(_TEND_EVERY_S)
+
     async def _report_loop(self) -> None:
         while True:
             reports, memory = [], dict[str, int]()
@@ -230,50 +256,12 @@ class Group:
                     info = self._streams.get_stream_info(lane.spec.camera_id)
                 except KeyError:  # its stream is about to be opened, or it is fed from a file
                     continue
-                reports.append(lane.report(errors=info.error_count, reconnects=info.reconnects))
+                figures = {"errors": info.error_count, "reconnects": info.reconnects, "damaged": info.damaged}
+                reports.append(lane.report(**figures))
                 memory |= {model_id: model.shared.memory_bytes for model_id, model in lane.loaded.models.items()}
-            self._owner.on_report(GroupReport(tuple(reports), memory))
+            busy_s = self._scheduler.busy_s(self._clock.monotonic_s())
+            self._owner.on_report(GroupReport(tuple(reports), memory, self._streams.stuck_threads, busy_s))
             await asyncio.sleep(_REPORT_EVERY_S)
-
-    def _stream_config(self, spec: SubscriptionSpec) -> StreamConfig:
-        streams = self._configuration.streams
-        return StreamConfig(
-            stream_url=spec.url,
-            stream_type="rtsp" if spec.rtsp_url else "http_snapshot",
-            target_fps=spec.target_fps or streams.target_fps,
-            reconnect_interval=streams.reconnect_interval,
-            max_retries=streams.max_retries,
-            snapshot_interval_s=spec.snapshot_interval_s,
-            transport=spec.options.transport or streams.transport,
-        )
-
-
-def _pipeline_loader(configuration: Configuration, threads: int, *, any_path: bool) -> PipelineLoader:
-    pipelines = configuration.pipelines
-    is_restricted = (configuration.access.tokens or pipelines.allowed_paths) and not any_path
-    runtime = OpenVINORuntime(threads=threads, requests=threads)
-    return PipelineLoader(
-        ModelManager(runtime, memory_budget_bytes=configuration.models.memory_budget_mb * MIB),
-        configuration.server.data_dir / "archives",
-        limits=ArchiveLimits(archive_bytes=pipelines.max_archive_bytes),
-        allowed_paths=pipelines.allowed_paths if is_restricted else None,
-        network_policy=NetworkPolicy(pipelines.allowed_networks),
-        download_timeout_s=pipelines.download_timeout_seconds,
-    )
-
-
-def _visit_tracker(spec: SubscriptionSpec, pipeline: PipelineConfig) -> VisitTracker:
-    return VisitTracker(
-        camera_id=spec.camera_id,
-        min_confidence=pipeline.min_confidence,
-        stability=pipeline.stability,
-        tracking=pipeline.tracking,
-        expected_classes=pipeline.expected_classes,
-        required_classes=pipeline.required_classes,
-        trigger_classes=pipeline.trigger_classes,
-        region=spec.crop,
-        new_record_id=lambda: str(uuid_utils.uuid7()),
-    )
 
 
 def _annotated_jpeg(spec: SubscriptionSpec, frame: Frame, detections: Detections, sayings: Mapping[int, str]) -> bytes:

@@ -12,8 +12,9 @@ from detector_worker.core.clock import Backoff
 from detector_worker.core.config import Configuration
 from detector_worker.core.exceptions import DetectorWorkerError, ServiceError
 from detector_worker.engine.channel import Channel
-from detector_worker.engine.group_owner import GroupOwner
+from detector_worker.engine.group_owner import GroupOwner, GroupReport
 from detector_worker.engine.group_process import GroupEnd, run_group
+from detector_worker.engine.pulse import Pulse
 
 __all__ = ["GroupHandle", "GroupKeeper"]
 
@@ -22,6 +23,7 @@ Result = TypeVar("Result")
 _log: Final = logging.getLogger(__name__)
 _SPAWN: Final = multiprocessing.get_context("spawn")
 _STOP_S: Final = 9.0
+_FEEL_PULSE_EVERY_S: Final = 1.0
 
 
 class GroupKeeper(Protocol):
@@ -49,10 +51,15 @@ class GroupHandle:
         self._backoff = Backoff(base_s=0.2, cap_s=10.0)
         self._channel: Channel | None = None
         self._stopping = False
+        self._pulse = Pulse(time.monotonic())
 
     def start(self) -> None:
         """Start the process and keep one running from now on."""
         self._task = asyncio.create_task(self._keep_running(), name=f"{self.name}: keeper")
+
+    def note_report(self, report: GroupReport) -> None:
+        """Take a sign of life: without any the process is killed and started again."""
+        self._pulse.note(report, time.monotonic())
 
     async def stop(self) -> None:
         """Stop the process: gracefully, else by force."""
@@ -100,18 +107,30 @@ class GroupHandle:
         closed = asyncio.Event()
         channel = Channel(ours, name=self.name, target=self._keeper.owner_of(self.name), on_closed=closed.set)
         channel.open()
-        self._channel = channel
+        self._channel, self._pulse = channel, Pulse(time.monotonic())
         self._backoff.note_success(time.monotonic())
         greeting = asyncio.create_task(self._keeper.on_group_up(self.name, process.pid or 0))
         try:
-            await closed.wait()
+            fault = await self._until_gone(closed)
+            if fault is not None:
+                process.kill()
         finally:
             self._channel = None
             channel.close()
             greeting.cancel()
             await asyncio.shield(asyncio.to_thread(_reap, process))
         self._backoff.note_success(time.monotonic())
-        return f"ended with exit code {process.exitcode}"
+        return f"ended with exit code {process.exitcode}" if fault is None else f"{fault} and was killed"
+
+    async def _until_gone(self, closed: asyncio.Event) -> str | None:
+        """Wait until the process has closed its pipe, or must be killed: then return why."""
+        while not closed.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_FEEL_PULSE_EVERY_S):
+                    await closed.wait()
+            if not self._stopping and (fault := self._pulse.fault(time.monotonic())) is not None:
+                return fault
+        return None
 
 
 def _reap(process: Any) -> None:

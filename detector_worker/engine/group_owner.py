@@ -22,6 +22,8 @@ class LaneReport:
     """Median and 95th percentile, from capture to analysed."""
     errors: int
     reconnects: int
+    damaged: int
+    """Pictures that were withheld because they were damaged."""
     runs: tuple[int, int, int, int]
     """Under way, completed, partial, failed."""
 
@@ -33,6 +35,10 @@ class GroupReport:
     lanes: tuple[LaneReport, ...]
     memory_by_model: dict[str, int]
     """Bytes by model id."""
+    stuck_threads: int = 0
+    """Camera threads that do not come back from a library."""
+    busy_s: float = 0.0
+    """For how long the longest analysis under way has lasted."""
 
 
 class GroupOwner(Outbox, Protocol):

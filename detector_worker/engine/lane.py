@@ -20,6 +20,7 @@ from detector_worker.engine.rates import LatencyWindow, RateMeter
 from detector_worker.engine.slot import FrameSlot
 from detector_worker.models.pipeline_loader import LoadedPipeline
 from detector_worker.pipeline.pipeline_executor import PipelineExecutor
+from detector_worker.streams.detail_stream import DetailStream
 
 __all__ = ["Analysed", "Lane"]
 
@@ -62,6 +63,8 @@ class Lane:
         self.spec, self.loaded, self.pipeline = spec, loaded, loaded.config
         self.executor, self.visits, self.slot, self.wake = executor, visits, slot, wake
         self.live_detections = False
+        self.detail: DetailStream | None = None
+        """Where the small stream is analysed: the large one."""
         self.runs: Counter[str] = Counter()
         """Finished ones by their status."""
         self.runs_under_way = 0
@@ -76,6 +79,11 @@ class Lane:
 
     def offer(self, frame: Frame) -> None:
         """Take a frame from the reader; waits only where the slot is lossless."""
+        if self.detail is not None:
+            paired = self.detail.pair(frame)
+            if paired is None:
+                return
+            frame = paired
         self._arrived.add(time.monotonic())
         dropped = self.slot.dropped
         if self.slot.put(frame):
@@ -117,7 +125,7 @@ class Lane:
             pipeline_id=self.pipeline.model_id,
         )
 
-    def report(self, *, errors: int, reconnects: int) -> LaneReport:
+    def report(self, *, errors: int, reconnects: int, damaged: int) -> LaneReport:
         """Return the figures of the last seconds."""
         now_s = time.monotonic()
         finished = self.runs["completed"], self.runs["partial"], self.runs["failed"]
@@ -129,6 +137,7 @@ class Lane:
             latency_ms=self._latency.percentiles_ms(),
             errors=errors,
             reconnects=reconnects,
+            damaged=damaged,
             runs=(self.runs_under_way, *finished),
         )
 

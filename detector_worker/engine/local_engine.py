@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 from weakref import WeakValueDictionary
 
+from detector_worker.core.clock import Backoff
 from detector_worker.core.config import Configuration
 from detector_worker.core.entities import StreamState, StreamStatus
 from detector_worker.core.exceptions import DetectorWorkerError, MessageProcessingError, ServiceError
@@ -25,6 +26,7 @@ __all__ = ["LocalEngine", "VisitKeeper"]
 _log: Final = logging.getLogger(__name__)
 _START_S: Final = 30.0
 _CORES_PER_GROUP: Final = 8
+_RESUME_AGAIN_S: Final = 5.0
 
 
 class VisitKeeper(Outbox, Protocol):
@@ -132,12 +134,12 @@ class LocalEngine:
                 _log.info("The session comes with the lanes: %s", exc)
 
     async def newest_jpeg(self, camera_id: str, *, annotated: bool = False) -> bytes:
-        for subscription in self._subscriptions.values():
-            if subscription.spec.camera_id == camera_id:
-                return await subscription.group.call(GroupEnd.newest_jpeg, camera_id, annotated=annotated)
-        raise MessageProcessingError(
-            "Nobody watches such a camera", where=f"camera {camera_id}", mend="Subscribe to it.", code="not_found"
-        )
+        group = self._watching(camera_id)[0].group
+        return await group.call(GroupEnd.newest_jpeg, camera_id, annotated=annotated)
+
+    async def reconnect(self, camera_id: str) -> None:
+        for subscription in self._watching(camera_id):
+            await subscription.group.call(GroupEnd.reconnect, subscription.spec.subscription_id)
 
     # What a group's handle asks and tells: `GroupKeeper`.
 
@@ -146,15 +148,13 @@ class LocalEngine:
 
     async def on_group_up(self, name: str, pid: int) -> None:
         self._read_model.services.set(name, ServiceState("starting", pid=pid))
-        for subscription in tuple(self._subscriptions.values()):
-            if subscription.group.name == name:
-                try:
-                    await self._start_lane(subscription.spec, subscription.group)
-                    await self._tell_live_wanted(subscription)
-                except DetectorWorkerError as exc:
-                    _log.error("%s cannot go on: %s", subscription.spec.subscription_id, exc)
-                    status = StreamStatus(subscription.spec.camera_id, StreamState.FAILED, reason=str(exc))
-                    self.on_stream_status(status)
+        waiting = [one for one in self._subscriptions.values() if one.group.name == name]
+        backoff = Backoff(base_s=_RESUME_AGAIN_S)
+        while waiting:
+            delay_s = backoff.next_delay_s()
+            waiting = await self._resume(waiting, retry_in_s=delay_s)
+            if waiting:
+                await asyncio.sleep(delay_s)
 
     def on_group_down(self, name: str, reason: str) -> None:
         self._read_model.group_down(name, reason)
@@ -175,15 +175,25 @@ class LocalEngine:
     def on_report(self, name: str, report: GroupReport) -> None:
         """Take a group's sign of life."""
         self._alive[name].set()
+        next(group for group in self._groups if group.name == name).note_report(report)
         self._read_model.take_report(name, report)
 
     def _lock(self, subscription_id: str) -> asyncio.Lock:
         return self._locks.setdefault(subscription_id, asyncio.Lock())
 
+    def _watching(self, camera_id: str) -> list[_Subscription]:
+        """Return the subscriptions of a camera, at least one."""
+        found = [one for one in self._subscriptions.values() if one.spec.camera_id == camera_id]
+        if not found:
+            raise MessageProcessingError(
+                "Nobody watches such a camera", where=f"camera {camera_id}", mend="Subscribe to it.", code="not_found"
+            )
+        return found
+
     def _check_source(self, spec: SubscriptionSpec) -> None:
         for other in (one.spec for one in self._subscriptions.values()):
             same_camera = other.camera_id == spec.camera_id and other.subscription_id != spec.subscription_id
-            if same_camera and (other.rtsp_url, other.snapshot_url) != (spec.rtsp_url, spec.snapshot_url):
+            if same_camera and other.addresses != spec.addresses:
                 raise MessageProcessingError(
                     f"The camera has another address in subscription {other.subscription_id}",
                     where=f"camera {spec.camera_id}",
@@ -211,6 +221,24 @@ class LocalEngine:
             if spec.subscription_id not in self._subscriptions:
                 self._read_model.remove_subscription(spec)
             raise
+
+    async def _resume(self, subscriptions: Sequence[_Subscription], *, retry_in_s: float) -> list[_Subscription]:
+        """Start lanes in a new process of their group; return those that were refused: an archive may be away."""
+        refused = []
+        for subscription in subscriptions:
+            spec = subscription.spec
+            async with self._lock(spec.subscription_id):
+                if self._subscriptions.get(spec.subscription_id) is not subscription:
+                    continue
+                try:
+                    await self._start_lane(spec, subscription.group)
+                    await self._tell_live_wanted(subscription)
+                except DetectorWorkerError as exc:
+                    refused.append(subscription)
+                    _log.error("%s is tried again in %.0f s: %s", spec.subscription_id, retry_in_s, exc)
+                    state = StreamState.ERROR
+                    self.on_stream_status(StreamStatus(spec.camera_id, state, retry_in_s=retry_in_s, reason=str(exc)))
+        return refused
 
     async def _tell_live_wanted(self, subscription: _Subscription) -> None:
         wanted = any(subscription.holders.values())

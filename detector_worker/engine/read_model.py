@@ -50,6 +50,8 @@ class ReadModel:
             camera_id=spec.camera_id,
             url=str(Address.parse(spec.url, _SCHEMES)),
             state=status.state if status else StreamState.CONNECTING,
+            error_class=status.error_class if status else None,
+            warnings=status.warnings if status else (),
             model_id=spec.model_id,
             model_name=spec.model_name,
             crop=spec.crop,
@@ -70,7 +72,8 @@ class ReadModel:
         if watching:
             self._streams.set(status.camera_id, status)
         for camera in watching:
-            self._cameras.set(camera.subscription_id, replace(camera, state=status.state))
+            changed = replace(camera, state=status.state, error_class=status.error_class, warnings=status.warnings)
+            self._cameras.set(camera.subscription_id, changed)
         return tuple(camera.subscription_id for camera in watching)
 
     def group_down(self, name: str, reason: str) -> None:
@@ -104,6 +107,7 @@ class ReadModel:
             latency_p95_ms=p95_ms,
             errors=lane.errors,
             reconnects=lane.reconnects,
+            damaged=lane.damaged,
         )
         self._cameras.set(lane.subscription_id, figures)
         self._pipelines.set(lane.subscription_id, PipelineRuns(*lane.runs))

@@ -8,6 +8,7 @@ Branch work may hold at most half of the threads, so that detection always goes 
 import asyncio
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -51,6 +52,8 @@ class Scheduler:
         self._lanes: list[Analysable] = []
         self._jobs: deque[_Job] = deque()
         self._jobs_running = 0
+        self._since_s: dict[int, float] = {}
+        """When each busy thread began its task, by thread."""
         self._job_was_last = False
         self._max_jobs_running = max(1, threads // 2)
         self._stopping = False
@@ -84,6 +87,11 @@ class Scheduler:
         with self._wake:
             if lane in self._lanes:
                 self._lanes.remove(lane)
+
+    def busy_s(self, now_s: float) -> float:
+        """Return for how long the longest task under way has lasted at ``now_s``, monotonic seconds."""
+        with self._wake:
+            return now_s - min(self._since_s.values(), default=now_s)
 
     def wake(self) -> None:
         """A lane has got a frame."""
@@ -119,7 +127,10 @@ class Scheduler:
                     if self._stopping:
                         return
                     self._wake.wait()
+                self._since_s[threading.get_ident()] = time.monotonic()
             task()
+            with self._wake:
+                del self._since_s[threading.get_ident()]
 
     def _next_task(self) -> Callable[[], None] | None:
         """Choose under the lock: lanes and jobs by turns where both wait, so that neither starves."""

@@ -24,7 +24,7 @@ from typer.testing import CliRunner
 from detector_worker.cli import _app as app
 from detector_worker.cli.demo import command
 from detector_worker.cli.demo.board import WorkerView
-from detector_worker.cli.demo.command import ARCHIVE, film_orders
+from detector_worker.cli.demo.command import ARCHIVE, film_orders, snapshot_cameras
 from detector_worker.cli.demo.report import Report
 from detector_worker.cli.demo.show import Demo, DemoPlan
 from detector_worker.cli.demo.worker import SupervisedWorker
@@ -54,14 +54,16 @@ def quiet_console() -> Console:
 
 
 def tiny_demo(folder: Path, *cameras: Sequence[Square], seconds: float) -> Demo:
-    """Prepare films of squares, played once."""
+    """Prepare films of squares, played once; of several cameras the last gives snapshots."""
     films = [
         write_tiny_film(folder / f"{number}.mp4", squares, camera_id=f"cam-{number}", seconds=seconds)
         for number, squares in enumerate(cameras, start=1)
     ]
     camera_ids = tuple(film.truth.camera_id for film in films)
     archive = write_tiny_demo_mpta(folder / "tiny.mpta")
-    return Demo(DemoPlan(folder, archive, camera_ids, one_by_one(*films), plays_once=True), quiet_console())
+    snapshot_cameras = frozenset(camera_ids[1:][-1:])
+    plan = DemoPlan(folder, archive, camera_ids, one_by_one(*films), snapshot_cameras=snapshot_cameras, plays_once=True)
+    return Demo(plan, quiet_console())
 
 
 async def run(demo: Demo) -> Report:
@@ -113,6 +115,7 @@ async def test_every_vehicle_of_every_film_becomes_one_record_with_its_pictures(
     assert len(report.latencies_ms) == 3
     assert min(report.latencies_ms) > 0
     assert {camera.state for camera in demo.board.cameras.values()} == {"played"}
+    assert demo._snapshots.urls.keys() == {"cam-2"}
     assert picture.startswith(b"\xff\xd8")
     assert frame.startswith(b"\xff\xd8")
 
@@ -216,10 +219,12 @@ def test_with_the_demo_everything_ends(folder: Path, signals: list[signal.Signal
 
 
 def real_demo(folder: Path, orders: Sequence[FilmOrder]) -> Demo:
+    camera_ids = tuple(f"cam-{order.camera}" for order in orders)
     plan = DemoPlan(
         folder=folder,
         archive=ARCHIVE,
-        camera_ids=tuple(f"cam-{order.camera}" for order in orders),
+        camera_ids=camera_ids,
+        snapshot_cameras=snapshot_cameras(camera_ids),
         films=lambda progress: make_films(orders, cache=film_cache(), progress=progress),
         plays_once=True,
     )

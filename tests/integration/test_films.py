@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -16,6 +17,7 @@ from typing import Final
 import av
 import psutil
 import pytest
+from support.tiny_clip import write_tiny_clip
 from support.waiting import wait_until, wait_until_sync
 
 from detector_worker.cli.films import film_cache, make_films
@@ -138,15 +140,15 @@ def start(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
 @pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_simulate_serves_scenes_with_their_truth(tmp_path: Path) -> None:
-    with start(tmp_path, "--cameras", "2", "--seed", "5", "--vehicles", "1") as process:
+    with start(tmp_path, "--cameras", "2", "--seed", "5", "--vehicles", "1", "--snapshots") as process:
         try:
             assert process.stdout is not None
             cameras = json.loads(process.stdout.readline())
             first_s = time.time()
             with av.open(cameras[1]["rtsp_url"], options={"rtsp_transport": "tcp"}, timeout=(5, 5)) as container:
                 picture = next(container.decode(video=0))
-            with urllib.request.urlopen(cameras[1]["truth_url"], timeout=5) as response:  # noqa: S310 - our own
-                told = json.load(response)
+            snapshot = fetch(cameras[1]["snapshot_url"])
+            told = json.loads(fetch(cameras[1]["truth_url"]))
             process.send_signal(signal.SIGINT)
             _, errors = process.communicate(timeout=10)
         finally:
@@ -159,7 +161,60 @@ def test_simulate_serves_scenes_with_their_truth(tmp_path: Path) -> None:
     sent_s, film_s = told["sent"][0]
     assert first_s <= sent_s <= first_s + 5
     assert film_s == 0.0
+    assert told["sent"][-1][1] <= time.time() - first_s + 1  # the snapshot is of the same film
+    assert snapshot.startswith(b"\xff\xd8")
     assert "(2 of 2)" in errors
+
+
+def fetch(url: str) -> bytes:
+    with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - our own
+        content: bytes = answer.read()
+    return content
+
+
+def test_simulate_serves_a_video_as_snapshots_too(tmp_path: Path) -> None:
+    clip = write_tiny_clip(tmp_path / "clip.mp4", seconds=1)
+    with start(tmp_path, "--video", str(clip.path), "--cameras", "2", "--snapshots", "--json") as process:
+        try:
+            assert process.stdout is not None
+            cameras = json.loads(process.stdout.readline())
+            picture = fetch(cameras[1]["snapshot_url"])
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=10)
+        finally:
+            process.kill()
+
+    assert [sorted(camera) for camera in cameras] == [["camera_id", "rtsp_url", "snapshot_url"]] * 2
+    assert picture.startswith(b"\xff\xd8")
+    assert (process.returncode, errors) == (0, "")
+
+
+def test_simulated_cameras_suffer_from_the_faults_that_are_asked_for(tmp_path: Path) -> None:
+    clip = write_tiny_clip(tmp_path / "clip.mp4", seconds=1)
+    faults = ("--fault", "not-found", "--snapshots", "--snapshot-fault", "server-error")
+    with start(tmp_path, "--video", str(clip.path), *faults) as process:
+        try:
+            assert process.stdout is not None
+            (camera,) = json.loads(process.stdout.readline())
+            with pytest.raises(av.HTTPNotFoundError):
+                av.open(camera["rtsp_url"], options={"rtsp_transport": "tcp"}, timeout=(5, 5))
+            with pytest.raises(urllib.error.HTTPError) as refusal:
+                fetch(camera["snapshot_url"])
+            refusal.value.close()
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=10)
+
+    assert refusal.value.code == 500
+
+
+@pytest.mark.parametrize("options", [("--snapshot-port", "1"), ("--snapshot-fault", "hang")])
+def test_options_of_snapshots_need_them(tmp_path: Path, options: tuple[str, ...]) -> None:
+    with start(tmp_path, *options) as process:
+        output, errors = process.communicate(timeout=20)
+
+    assert (process.returncode, output) == (2, "")
+    assert "--snapshots" in errors
 
 
 def test_ctrl_c_ends_the_rendering_at_once_and_leaves_no_process(tmp_path: Path) -> None:

@@ -136,7 +136,12 @@ async def frames_in(client: Client, camera_id: str, seconds: float) -> int:
     return frames_of(client, camera_id) - before
 
 
-async def test_a_group_that_crashes_harms_no_other_and_is_back_in_time(folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("fault", "seen_within_s"), [(signal.SIGSEGV, 0.0), (signal.SIGSTOP, 11.0)], ids=["crashes", "hangs"]
+)
+async def test_a_group_that_fails_harms_no_other_and_is_back_in_time(
+    folder: Path, fault: signal.Signals, seen_within_s: float
+) -> None:
     write_busy_clip(folder / "clip.mp4")
     write_tiny_mpta(folder / "tiny.mpta", targetFps=5)
     clip = await asyncio.to_thread(Clip.load, folder / "clip.mp4")
@@ -158,12 +163,38 @@ async def test_a_group_that_crashes_harms_no_other_and_is_back_in_time(folder: P
 
             before = await frames_in(client, "cam-2", 6.0)
             pid = state["components"][group_of["cam-1"]]["pid"]
-            os.kill(pid, signal.SIGSEGV)
+            os.kill(pid, fault)
             seen = frames_of(client, "cam-1")
             during = asyncio.create_task(frames_in(client, "cam-2", 6.0))
-            await wait_until(lambda: frames_of(client, "cam-1") > seen + 1, timeout_s=8.0 + _GOP_S)
+            await wait_until(lambda: frames_of(client, "cam-1") > seen + 1, timeout_s=seen_within_s + 8.0 + _GOP_S)
             after = await during
             state = await asyncio.to_thread(health, worker)
 
-    assert after >= 0.9 * before, f"{after} frames after the crash, {before} before"
+    assert after >= 0.9 * before, f"{after} frames after the fault, {before} before"
     assert state["components"][group_of["cam-1"]]["pid"] != pid
+
+
+async def test_a_camera_whose_archive_was_away_when_its_group_came_back_is_tried_again(folder: Path) -> None:
+    write_busy_clip(folder / "clip.mp4")
+    archive = folder / "tiny.mpta"
+    write_tiny_mpta(archive, targetFps=5)
+    clip = await asyncio.to_thread(Clip.load, folder / "clip.mp4")
+    worker = await asyncio.to_thread(WorkerProcess, folder / "data")
+    with worker:
+        async with RtspServer(same_film(clip)) as cameras, connected(worker.url) as client:
+            await watch(client, cameras, archive)
+            await client.wait_for("imageDetection")
+            state = await asyncio.to_thread(health, worker)
+            archive.rename(folder / "away.mpta")
+            os.kill(state["components"]["group-1"]["pid"], signal.SIGKILL)
+
+            def told() -> list[dict[str, Any]]:
+                return [one for one in client.payloads("streamStatus") if "tiny.mpta" in str(one["reason"])]
+
+            await wait_until(told, timeout_s=10)
+            (folder / "away.mpta").rename(archive)
+            seen = len(client.payloads("streamStatus"))
+            await wait_until(
+                lambda: "active" in {one["state"] for one in client.payloads("streamStatus")[seen:]},
+                timeout_s=told()[0]["retryInSeconds"] + 5,
+            )

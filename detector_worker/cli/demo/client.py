@@ -34,9 +34,11 @@ class Wish:
     """A camera to be watched."""
 
     camera_id: str
-    rtsp_url: str
+    url: str
     model_url: str
     ignore_masks: tuple[Box, ...] = ()
+    snapshot_interval_ms: int | None = None
+    """How often it is asked for a picture over HTTP; None: it is watched over RTSP."""
 
 
 class WorkerClient:
@@ -120,12 +122,15 @@ class WorkerClient:
 
 
 def _subscribe(wish: Wish) -> str:
-    payload = {
+    payload: dict[str, object] = {
         "subscriptionIdentifier": f"{DISPLAY_ID};{wish.camera_id}",
-        "rtspUrl": wish.rtsp_url,
         "modelUrl": wish.model_url,
         "options": {"ignoreMasks": wish.ignore_masks},
     }
+    if wish.snapshot_interval_ms is None:
+        payload["rtspUrl"] = wish.url
+    else:
+        payload |= {"snapshotUrl": wish.url, "snapshotInterval": wish.snapshot_interval_ms}
     return orjson.dumps({"type": "subscribe", "payload": payload, "requestId": wish.camera_id}).decode()
 
 

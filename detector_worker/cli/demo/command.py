@@ -5,7 +5,7 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +22,7 @@ from detector_worker.cli.films import film_cache, make_films
 from detector_worker.core.exceptions import ConfigurationError
 from detector_worker.simulator.film import FilmOrder
 
-__all__ = ["ARCHIVE", "demo", "film_orders", "run_until_interrupted"]
+__all__ = ["ARCHIVE", "demo", "film_orders", "run_until_interrupted", "snapshot_cameras"]
 
 ARCHIVE: Final = Path(simulator.__file__).with_name("demo.mpta")
 _VEHICLES_EACH: Final = 6
@@ -43,6 +43,7 @@ def demo(
 ) -> None:
     """Show the worker at work: simulated cameras, embedded servers, a client, and a page to look at.
 
+    The last of several cameras is asked for single pictures over HTTP, the others are watched over RTSP.
     Without --vehicles until Ctrl-C. With it, the records are compared with what really happened: exit 0 if no vehicle
     was missed or recorded twice and no picture was lost.
 
@@ -53,10 +54,12 @@ def demo(
     orders = film_orders(vehicles, seed=seed, cameras=cameras, shortest_stop_s=shortest_stop)
     console = Console(stderr=True)
     with _work_folder(data_dir) as folder:
+        camera_ids = tuple(f"cam-{order.camera}" for order in orders)
         plan = DemoPlan(
             folder=folder,
             archive=ARCHIVE,
-            camera_ids=tuple(f"cam-{order.camera}" for order in orders),
+            camera_ids=camera_ids,
+            snapshot_cameras=snapshot_cameras(camera_ids),
             films=lambda progress: make_films(orders, cache=film_cache(), progress=progress),
             plays_once=vehicles is not None,
             page_port=page_port,
@@ -89,6 +92,11 @@ def film_orders(
         return tuple(orders)
     longest_s = max(shortest_stop_s, orders[0].longest_stop_s)
     return tuple(replace(order, shortest_stop_s=shortest_stop_s, longest_stop_s=longest_s) for order in orders)
+
+
+def snapshot_cameras(camera_ids: Sequence[str]) -> frozenset[str]:
+    """Choose who is asked for single pictures: the last of several, and none where there is only one."""
+    return frozenset(camera_ids[1:][-1:])
 
 
 def _tell(report: Report, console: Console, *, as_json: bool) -> None:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from detector_worker.core.entities import BoundingBox
-from detector_worker.simulator.rtsp_server import SentPicture
 from detector_worker.simulator.scenes.truth import Box, SceneTruth, VehicleTruth
+from detector_worker.simulator.screen import SentPicture
 
 __all__ = ["Comparison", "PlayedFilm", "Record", "compare", "newest_sent"]
 

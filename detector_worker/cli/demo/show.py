@@ -24,15 +24,19 @@ from detector_worker.core.clock import rfc3339
 from detector_worker.core.exceptions import DatabaseError, DetectorWorkerError, RedisError, ServiceError
 from detector_worker.core.wire_messages import ImageDetectionPayload, StreamStatusPayload
 from detector_worker.simulator.clip import Clip
+from detector_worker.simulator.faults import Fault, SnapshotFault
 from detector_worker.simulator.film import Film, FilmOrder
-from detector_worker.simulator.rtsp_server import Fault, RtspServer, SentPicture
+from detector_worker.simulator.rtsp_server import RtspServer
 from detector_worker.simulator.scenes.truth import SceneTruth
+from detector_worker.simulator.screen import SentPicture
+from detector_worker.simulator.snapshot_server import SnapshotServer
 
 __all__ = ["Demo", "DemoPlan"]
 
 _QUIET_S: Final = 4.0
 _QUIET_LIMIT_S: Final = 60.0
 _TICK_S: Final = 1.0
+_SNAPSHOT_EVERY_MS: Final = 200
 _LATEST: Final = 200
 """So many records at most can have been written while the client was away."""
 
@@ -48,6 +52,8 @@ class DemoPlan:
     camera_ids: tuple[str, ...]
     films: Callable[[FilmProgress], AsyncGenerator[Film, None]]
     """One for each camera, in any order; `FilmOrder.camera` n is ``cam-n``."""
+    snapshot_cameras: frozenset[str] = frozenset()
+    """Those that are asked for single pictures over HTTP; the others are watched over RTSP."""
     plays_once: bool = False
     """Each film once, then a report; else for ever."""
     page_port: int = 0
@@ -62,7 +68,7 @@ class Demo:
         self.worker = SupervisedWorker(plan.folder, notify=self.board.set_worker)
         self.page_url = ""
         self._client = WorkerClient(on_result=self._on_result, on_status=self._on_status)
-        self._cameras = RtspServer()
+        self._cameras, self._snapshots = RtspServer(), SnapshotServer()
         self._truths: dict[str, SceneTruth] = {}
         self._sent: dict[str, list[SentPicture]] = {}
         self._latencies_ms: list[float] = []
@@ -77,7 +83,7 @@ class Demo:
         """
         page = Page(self.board, worker_url=lambda: self.worker.http_url, record_image=self._record_image)
         failed: BaseExceptionGroup[DetectorWorkerError] | None = None
-        async with self._cameras, serving(page, port=self._plan.page_port) as self.page_url:
+        async with self._cameras, self._snapshots, serving(page, port=self._plan.page_port) as self.page_url:
             say(self._console, f"page: {self.page_url}")
             try:
                 report = await self._run()
@@ -137,10 +143,12 @@ class Demo:
     async def _put_up(self, film: Film) -> None:
         truth = film.truth
         clip = await asyncio.to_thread(Clip.load, film.path)
-        url = self._cameras.add_camera(truth.camera_id, clip)
+        gives_snapshots = truth.camera_id in self._plan.snapshot_cameras
+        url = (self._snapshots if gives_snapshots else self._cameras).add_camera(truth.camera_id, clip)
         self._truths[truth.camera_id], self._sent[truth.camera_id] = truth, []
         self.board.set_camera(truth.camera_id, "connecting")
-        self._client.subscribe(Wish(truth.camera_id, url, str(self._plan.archive), truth.ignore_masks))
+        interval_ms = _SNAPSHOT_EVERY_MS if gives_snapshots else None
+        self._client.subscribe(Wish(truth.camera_id, url, str(self._plan.archive), truth.ignore_masks, interval_ms))
 
     async def _play(self, truth: SceneTruth) -> None:
         """Keep what a camera sends until its film is over, then switch it off; for ever where it plays for ever."""
@@ -151,9 +159,16 @@ class Demo:
             rest_s = end_s - sent[-1].film_s if sent else _TICK_S
             await asyncio.sleep(min(_TICK_S, max(rest_s, 0.05)))
             seen_s = sent[-1].utc_s if sent else 0.0
-            sent += [picture for picture in self._cameras.sent(truth.camera_id) if picture.utc_s > seen_s]
-        self._cameras.set_fault(truth.camera_id, Fault.REFUSE)
+            sent += [picture for picture in self._sent_by(truth.camera_id) if picture.utc_s > seen_s]
+        if truth.camera_id in self._plan.snapshot_cameras:
+            self._snapshots.set_fault(truth.camera_id, SnapshotFault.REFUSE)
+        else:
+            self._cameras.set_fault(truth.camera_id, Fault.REFUSE)
         self.board.set_camera(truth.camera_id, "played")
+
+    def _sent_by(self, camera_id: str) -> tuple[SentPicture, ...]:
+        gives_snapshots = camera_id in self._plan.snapshot_cameras
+        return (self._snapshots if gives_snapshots else self._cameras).sent(camera_id)
 
     async def _report(self) -> Report:
         services = await self._services()
@@ -178,7 +193,7 @@ class Demo:
 
     def _on_result(self, result: ImageDetectionPayload, arrived_s: float) -> None:
         captured_s = datetime.fromisoformat(result.timestamp).timestamp()
-        picture = newest_sent(self._cameras.sent(result.camera_id), captured_s)
+        picture = newest_sent(self._sent_by(result.camera_id), captured_s)
         latency_ms = None if picture is None else (arrived_s - picture.utc_s) * 1000
         if latency_ms is not None and self._plan.plays_once:
             self._latencies_ms.append(latency_ms)

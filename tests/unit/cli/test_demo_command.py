@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from detector_worker.cli import _app as app
-from detector_worker.cli.demo.command import film_orders
+from detector_worker.cli.demo.command import film_orders, snapshot_cameras
 from detector_worker.core.exceptions import ConfigurationError
 
 
@@ -27,6 +27,11 @@ def test_stops_are_at_least_as_long_as_asked() -> None:
 
     assert (short.shortest_stop_s, short.longest_stop_s) == (8, 60)
     assert (long.shortest_stop_s, long.longest_stop_s) == (90, 90)
+
+
+def test_the_last_of_several_cameras_gives_snapshots() -> None:
+    assert snapshot_cameras(("cam-1", "cam-2", "cam-3")) == {"cam-3"}
+    assert snapshot_cameras(("cam-1",)) == set()
 
 
 def test_a_data_folder_that_is_not_empty_is_refused(tmp_path: Path) -> None:

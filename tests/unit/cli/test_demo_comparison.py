@@ -4,8 +4,8 @@ import pytest
 from support.tiny_demo import scene, vehicle
 
 from detector_worker.cli.demo.comparison import PlayedFilm, Record, compare, newest_sent
-from detector_worker.simulator.rtsp_server import SentPicture
 from detector_worker.simulator.scenes.truth import Box, SceneTruth
+from detector_worker.simulator.screen import SentPicture
 
 START_S = 1_700_000_000.0
 LEFT: Box = (100, 100, 200, 180)

@@ -91,3 +91,26 @@ async def test_health_is_503_only_while_no_camera_can_be_analysed() -> None:
             worker.queues.set("postgresql", QueueState(ok=queue))
 
             assert await health(worker) == expected
+
+
+async def _post(worker: Worker, path: str, **headers: str) -> int:
+    async with aiohttp.ClientSession() as http, http.post(worker.http_url + path, headers=headers) as answer:
+        return answer.status
+
+
+async def test_a_camera_is_connected_anew_for_whoever_may_ask() -> None:
+    async with serving(Settings(tokens=("Kanarienvogel",))) as worker:
+        worker.engine.pictures = {"yard/1": b""}
+
+        assert await _post(worker, "/camera/yard%2F1/reconnect") == 401
+        assert await _post(worker, "/camera/yard%2F1/reconnect", Authorization="Bearer Kanarienvogel") == 204
+        assert await _post(worker, "/camera/nowhere/reconnect", Authorization="Bearer Kanarienvogel") == 404
+        assert worker.engine.reconnected == ["yard/1"]
+
+
+async def test_metrics_are_for_whoever_may_ask() -> None:
+    async with serving(Settings(tokens=("Kanarienvogel",))) as worker:
+        assert (await get(worker, "/metrics"))[0] == 401
+        status, kind, body = await get(worker, "/metrics", Authorization="Bearer Kanarienvogel")
+        assert (status, kind) == (200, "text/plain")
+        assert b'detector_worker_service_up{service="group-0"} 1.0' in body

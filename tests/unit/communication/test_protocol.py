@@ -113,7 +113,7 @@ async def test_state_report_shows_the_read_model(worker: Worker, client: ClientC
         "desk;gate",
         CameraConnection(
             "desk;gate", "gate", "rtsp://***@10.0.0.7/stream", "active", 102, "front", (0, 1, 2, 3), 25.0, 5.0, 20.0,
-            12.5, 30.0, 1, 2, "group-0",
+            12.5, 30.0, 1, 2, 7, "refused", ("blind",), "group-0",
         ),
     )  # fmt: skip
     worker.models.set("yolo", ModelState("ready", 1000))
@@ -130,7 +130,8 @@ async def test_state_report_shows_the_read_model(worker: Worker, client: ClientC
             "subscriptionIdentifier": "desk;gate", "modelId": 102, "modelName": "front",
             "cropX1": 0, "cropY1": 1, "cropX2": 2, "cropY2": 3, "url": "rtsp://***@10.0.0.7/stream",
             "state": "active", "fpsIn": 25.0, "fpsAnalysed": 5.0, "fpsDropped": 20.0, "latencyP50Ms": 12.5,
-            "latencyP95Ms": 30.0, "errors": 1, "reconnects": 2, "group": "group-0",
+            "latencyP95Ms": 30.0, "errors": 1, "reconnects": 2, "damaged": 7,
+            "errorClass": "refused", "warnings": ["blind"], "group": "group-0",
         }
     ]  # fmt: skip
     assert report["models"] == [{"modelId": "yolo", "memoryBytes": 1000}]
@@ -142,7 +143,9 @@ async def test_state_report_shows_the_read_model(worker: Worker, client: ClientC
 
 
 async def test_a_new_watcher_is_told_how_the_camera_is(worker: Worker, client: ClientConnection) -> None:
-    worker.streams.set("gate", StreamStatus("gate", StreamState.ERROR, "refused", 3, 4.5, "FFmpeg: refused"))
+    worker.streams.set(
+        "gate", StreamStatus("gate", StreamState.ERROR, "refused", 3, 4.5, "FFmpeg: refused", ("fallback",))
+    )
 
     await ask(client, "subscribe", subscription())
 
@@ -150,7 +153,7 @@ async def test_a_new_watcher_is_told_how_the_camera_is(worker: Worker, client: C
         "type": "streamStatus",
         "payload": {
             "subscriptionId": "desk;gate", "cameraId": "gate", "state": "error", "errorClass": "refused",
-            "attempt": 3, "retryInSeconds": 4.5, "reason": "FFmpeg: refused",
+            "attempt": 3, "retryInSeconds": 4.5, "reason": "FFmpeg: refused", "warnings": ["fallback"],
         },
     }  # fmt: skip
 

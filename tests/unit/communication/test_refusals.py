@@ -53,7 +53,9 @@ async def client(worker: Worker) -> AsyncIterator[ClientConnection]:
         ({"liveDetections": "yes"}, "invalid_field", "liveDetections"),
         ({"options": {"transport": "smoke"}}, "invalid_field", "options"),
         ({"options": {"decode": "all"}}, "invalid_field", "options"),
-        ({"detectUrl": "rtsp://10.0.0.7/low"}, "invalid_field", "detectUrl"),
+        ({"detectUrl": "http://10.0.0.7/low"}, "url_refused", "detectUrl"),
+        ({"detectUrl": "rtsp://169.254.169.254/low"}, "url_refused", "detectUrl"),
+        ({"options": {"frozenAfterSeconds": 0}}, "invalid_field", "options"),
         ({"resumeFrom": 3}, "invalid_field", "resumeFrom"),
     ],
 )

@@ -1,8 +1,10 @@
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
+from support.waiting import wait_until_sync
 
 from detector_worker.engine.scheduler import Scheduler
 
@@ -123,3 +125,22 @@ async def test_work_that_waits_is_cancelled_at_the_stop() -> None:
 
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+def test_the_longest_task_under_way_is_told(scheduler: Scheduler) -> None:
+    begun, let_go = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        begun.set()
+        let_go.wait(5)
+
+    assert scheduler.busy_s(time.monotonic()) == 0
+    lane = CountingLane(hang)
+    scheduler.add(lane)
+    scheduler.wake()
+    assert begun.wait(5)
+
+    assert 30 <= scheduler.busy_s(time.monotonic() + 30) < 35
+    scheduler.remove(lane)
+    let_go.set()
+    wait_until_sync(lambda: scheduler.busy_s(time.monotonic()) == 0)

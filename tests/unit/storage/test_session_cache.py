@@ -1,10 +1,11 @@
 import pytest
 
+from detector_worker.core.clock import SystemClock
 from detector_worker.core.entities import BoundingBox, DetectionResult, FieldValue, PipelineResult
 from detector_worker.storage.session_cache import SessionCache, SessionCacheManager
 
 
-class HandClock:
+class HandClock(SystemClock):
     def __init__(self) -> None:
         self.now_s = 100.0
 

@@ -1,0 +1,105 @@
+"""The read model as Prometheus metrics, made at the moment they are asked for."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.metrics_core import Metric
+
+from detector_worker.core.entities import StreamState
+from detector_worker.core.singleton_managers import (
+    CacheStateManager,
+    CameraConnection,
+    CameraStateManager,
+    PipelineStateManager,
+    ServiceStateManager,
+    StreamStateManager,
+)
+
+__all__ = ["METRICS_TYPE", "Metrics"]
+
+METRICS_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
+
+_SUBSCRIPTION: Final = ("subscription", "camera")
+
+
+class Metrics:
+    """All figures of this worker; a camera's address is in none of them."""
+
+    def __init__(
+        self,
+        *,
+        streams: StreamStateManager,
+        cameras: CameraStateManager,
+        pipelines: PipelineStateManager,
+        queues: CacheStateManager,
+        services: ServiceStateManager,
+    ) -> None:
+        self._streams, self._cameras, self._pipelines = streams, cameras, pipelines
+        self._queues, self._services = queues, services
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(self)
+
+    def text(self) -> bytes:
+        """Return everything in Prometheus' text format."""
+        return generate_latest(self._registry)
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield each family of figures; what the registry calls."""
+        yield from self._of_streams()
+        yield from _of_cameras(list(self._cameras.snapshot().values()))
+        yield from self._of_the_rest()
+
+    def _of_streams(self) -> Iterator[Metric]:
+        states = GaugeMetricFamily("detector_worker_camera_state", "1 at its state.", None, ("camera", "state"))
+        errors = GaugeMetricFamily("detector_worker_camera_error", "1 at its present error.", None, ("camera", "class"))
+        warnings = GaugeMetricFamily("detector_worker_camera_warning", "1 at a warning.", None, ("camera", "warning"))
+        for camera_id, status in self._streams.snapshot().items():
+            for state in StreamState:
+                states.add_metric((camera_id, state), float(status.state is state))
+            if status.error_class is not None:
+                errors.add_metric((camera_id, status.error_class), 1.0)
+            for warning in status.warnings:
+                warnings.add_metric((camera_id, warning), 1.0)
+        yield from (states, errors, warnings)
+
+    def _of_the_rest(self) -> Iterator[Metric]:
+        runs = CounterMetricFamily("detector_worker_pipeline_runs", "Finished runs.", None, ("subscription", "status"))
+        for subscription_id, one in self._pipelines.snapshot().items():
+            runs.add_metric((subscription_id, "completed"), one.completed)
+            runs.add_metric((subscription_id, "partial"), one.partial)
+            runs.add_metric((subscription_id, "failed"), one.failed)
+        waiting = GaugeMetricFamily("detector_worker_queue", "What waits in the spool.", None, ("sink", "kind"))
+        for sink, queue in self._queues.snapshot().items():
+            waiting.add_metric((sink, "records"), queue.records)
+            waiting.add_metric((sink, "images"), queue.images)
+            waiting.add_metric((sink, "dead_letters"), queue.dead_letters)
+        up = GaugeMetricFamily("detector_worker_service_up", "1 where a part works.", None, ("service",))
+        for name, service in self._services.snapshot().items():
+            up.add_metric((name,), float(service.state == "ok"))
+        yield from (runs, waiting, up)
+
+
+def _of_cameras(cameras: list[CameraConnection]) -> Iterator[Metric]:
+    rates = GaugeMetricFamily(
+        "detector_worker_frames_per_second", "Of the last seconds.", None, (*_SUBSCRIPTION, "kind")
+    )
+    latency = GaugeMetricFamily(
+        "detector_worker_latency_seconds", "From capture to analysed.", None, (*_SUBSCRIPTION, "quantile")
+    )
+    errors = CounterMetricFamily("detector_worker_stream_errors", "Lost or failed connections.", None, _SUBSCRIPTION)
+    reconnects = CounterMetricFamily("detector_worker_stream_reconnects", "Times it came back.", None, _SUBSCRIPTION)
+    damaged = CounterMetricFamily("detector_worker_damaged_frames", "Withheld as damaged.", None, _SUBSCRIPTION)
+    for one in cameras:
+        labels = (one.subscription_id, one.camera_id)
+        for kind, rate in (("in", one.fps_in), ("analysed", one.fps_analysed), ("dropped", one.fps_dropped)):
+            rates.add_metric((*labels, kind), rate)
+        for quantile, latency_ms in (("0.5", one.latency_p50_ms), ("0.95", one.latency_p95_ms)):
+            if latency_ms is not None:
+                latency.add_metric((*labels, quantile), latency_ms / 1000)
+        errors.add_metric(labels, one.errors)
+        reconnects.add_metric(labels, one.reconnects)
+        damaged.add_metric(labels, one.damaged)
+    yield from (rates, latency, errors, reconnects, damaged)

@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Final, Self
 
+import numpy as np
+
 from detector_worker.core.entities import BoundingBox, DetectionResult, Shot, Visit
 from detector_worker.core.frame import Frame
 from detector_worker.detection.appearance import Histogram, likeness
@@ -48,7 +50,7 @@ class Followed:
     triggered: bool = False  # it was seen clearly in a frame with a trigger class
     shots: list[Shot] = field(default_factory=list)  # until its visit begins: the best pictures, best first
     visit: Visit | None = None
-    appearance: Histogram | None = None  # known when its visit begins, but not after a restart
+    appearance: Histogram | None = None  # known when its visit begins
 
     def __post_init__(self) -> None:
         self.place, self.place_since_s, self.sure_s = self.first_box, self.first_s, self.first_s
@@ -60,6 +62,7 @@ class Followed:
         seen = DetectionResult(visit.class_name, visit.confidence, visit.bounding_box)
         followed.note(seen, visit.parts, visit.last_s, inside=False)
         followed.expected, followed.visit = visit.bounding_box, visit
+        followed.appearance = np.array(visit.appearance, np.float32) if visit.appearance else None
         return followed
 
     @property

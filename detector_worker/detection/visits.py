@@ -21,6 +21,8 @@ from detector_worker.models.pipeline_config import StabilityConfig, TrackingConf
 __all__ = ["VisitTracker"]
 
 _GROWING_PER_S: Final = 0.25  # an object cut by the picture's edge whose box grows faster is still driving in
+_LONGEST_ABSENCE_S: Final = 600.0  # of a worker, after which whoever stands there counts as somebody else
+_A_MOMENT_S: Final = 0.001
 _SETTLING_S: Final = 5.0  # how long the end of a visit is held back for a track that may yet turn out to be its object
 
 
@@ -62,6 +64,8 @@ class VisitTracker:
         self._followed: dict[int, Followed] = {}
         self._departed: list[Followed] = []
         """Out of sight, with visits that have not ended."""
+        self._unwatched: list[Followed] = []
+        """Taken over from before a restart, until the first frame."""
         self._frame: Frame | None = None
         self.tracked = Detections.empty()
         """The newest frame's detections with their ``track_id``."""
@@ -73,6 +77,7 @@ class VisitTracker:
     def restore(self, saved: Sequence[SavedVisit], *, now_s: float, now_utc_s: float) -> None:
         """Take over the visits of before a restart: each waits for its object as if it had just gone out of sight.
 
+        The re-entry time runs from the first frame on, since nobody looked before, unless that was for ten minutes.
         ``now_s`` (the lane's clock) and ``now_utc_s`` (seconds since 1970) are the same moment.
         """
         for entry in saved:
@@ -80,9 +85,12 @@ class VisitTracker:
             first_s = last_s - (entry.visit.last_s - entry.visit.first_s)
             visit = replace(entry.visit, first_s=first_s, last_s=last_s, shots=())
             self._departed.append(Followed.of_visit(visit))
+        self._unwatched += [one for one in self._departed if now_s - one.last_s <= _LONGEST_ABSENCE_S]
 
     def update(self, detections: Detections, frame: Frame) -> list[VisitEvent]:
         """Take one analysed frame; returns what has begun and what has ended."""
+        while self._unwatched:
+            self._unwatched.pop().last_s = frame.time_s - _A_MOMENT_S
         self._frame, bounds = frame, self._bounds_in(frame)
         self.tracked = self._tracks.update_tracks(detections, frame.frame_id, time_s=frame.time_s, bounds=bounds)
         # What went out of sight comes first: it may go on at once in what is in sight.
@@ -194,6 +202,9 @@ class VisitTracker:
             captured_at=moment.frame.captured_at,
             frame_id=moment.frame.frame_id,
             parts=tuple(parts),
+            appearance=()
+            if followed.appearance is None
+            else tuple(round(float(one), 4) for one in followed.appearance),
         )
         # The pictures go with the event alone: a visit may last for days, its pictures need not.
         return [VisitStarted(replace(followed.visit, shots=shots), moment.frame)]

@@ -42,7 +42,8 @@ def decode_visit(payload: bytes) -> Visit:
         values = orjson.loads(payload)
         box = BoundingBox(**values.pop("bounding_box"))
         parts = tuple(_detection(part) for part in values.pop("parts"))
-        return Visit(**{**values, "bounding_box": box, "parts": parts, "shots": ()})
+        appearance = tuple(values.pop("appearance", ()))
+        return Visit(**{**values, "bounding_box": box, "parts": parts, "appearance": appearance, "shots": ()})
 
     return _decoded(visit, "saved visit")
 

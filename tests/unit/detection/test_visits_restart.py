@@ -1,4 +1,5 @@
-from support.tracks import Lane, Row, box
+import pytest
+from support.tracks import RED, Lane, Row, box
 
 from detector_worker.core.outbox import SavedVisit
 
@@ -49,13 +50,29 @@ def test_a_car_that_came_during_the_restart_has_a_record_of_its_own() -> None:
 
 def test_a_car_that_left_during_the_restart_ends_its_visit() -> None:
     lane = restarted(saved_before(4.0, PARKED))
-    lane.play(11, 10, lambda s: [])
+    lane.play(11, 12, lambda s: [])
 
     assert lane.ended == ["record-1"]
 
 
-def test_after_longer_than_the_reentry_time_it_counts_as_another_car() -> None:
-    lane = restarted(saved_before(60.0, PARKED))
+@pytest.mark.parametrize("away_s", [30.0, 590.0])
+def test_a_restart_that_takes_longer_than_the_reentry_time_is_no_absence_of_the_car(away_s: float) -> None:
+    lane = restarted(saved_before(away_s, PARKED))
+    lane.play(17, 5, lambda s: [PARKED])
+
+    assert lane.events == []
+
+
+def test_a_car_of_another_colour_in_its_place_after_a_restart_is_another_one() -> None:
+    lane = restarted(saved_before(30.0, PARKED))
+    lane.play(11, 14, lambda s: [PARKED], colour=RED)
+
+    assert [visit.record_id for visit in lane.started] == ["record-100"]
+    assert lane.ended == ["record-1"]
+
+
+def test_after_ten_minutes_it_counts_as_another_car() -> None:
+    lane = restarted(saved_before(610.0, PARKED))
     lane.play(11, 2, lambda s: [PARKED])
 
     assert [visit.record_id for visit in lane.started] == ["record-100"]

@@ -263,6 +263,8 @@ class LocalEngine:
                 await subscription.group.call(GroupEnd.stop_lane, spec.subscription_id)
             except ServiceError as exc:  # a group that starts anew is not given this lane
                 _log.info("Ended with its group: %s", exc)
+            if not any(one.spec.camera_id == spec.camera_id for one in self._subscriptions.values()):
+                self.on_stream_status(StreamStatus(spec.camera_id, StreamState.STOPPED))
             self._read_model.remove_subscription(spec)
 
 

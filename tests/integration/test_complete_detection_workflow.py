@@ -71,6 +71,7 @@ async def test_a_camera_becomes_rows_pictures_messages_and_results(folder: Path,
         results = await client.wait_for("imageDetection", 3, timeout_s=30)
         ended = await client.request("unsubscribe", subscriptionIdentifier="display-1;cam-1")
         assert ended["status"] == "success"
+        assert client.payloads("streamStatus")[-1]["state"] == "stopped"
         for result in results:
             await check_result(result, database, redis)
         heard = []

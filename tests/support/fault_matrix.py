@@ -5,7 +5,6 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Iterable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,6 +12,21 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 from support.camera_process import CameraProcess
+from support.fault_cases import (
+    CASES,
+    CORRUPT,
+    HTTP,
+    KILLED,
+    PASSWORD,
+    RESIZED,
+    RTSP,
+    SOUND,
+    STOOD_IN_FOR,
+    TARGET_FPS,
+    Case,
+    Outcome,
+    Report,
+)
 from support.tiny_clip import Square, read_frame_number, write_tiny_clip
 from support.tiny_models import write_tiny_mpta
 from support.waiting import wait_until
@@ -21,14 +35,10 @@ from support.watched_group import GroupLog, Told, WatchedGroup, collected_logs, 
 from detector_worker.core.entities import StreamState, StreamStatus
 from detector_worker.core.frame import Frame, FrameScaler
 from detector_worker.engine.lane import Analysed
-from detector_worker.simulator.faults import Fault, SnapshotFault
+from detector_worker.simulator.faults import Fault
 
-__all__ = ["CASES", "PASSWORD", "SOUND", "TARGET_FPS", "Case", "Outcome", "Report", "run_fault_matrix"]
+__all__ = ["run_fault_matrix"]
 
-PASSWORD: Final = "canary-7f3a"  # noqa: S105 - it is there to be searched for
-SOUND: Final = ("sound-1", "sound-2", "sound-snapshots")
-"""The cameras that nothing happens to."""
-TARGET_FPS: Final = 5.0
 _SNAPSHOT_INTERVAL_S: Final = 0.2
 _FPS: Final = 20
 _SPARE_AFTER_S: Final = 1.0
@@ -38,119 +48,7 @@ _WH: Final = (320, 192)
 _OTHER_WH: Final = (640, 384)
 _DENSE_WH: Final = (1280, 720)
 _TELLS: Final = frozenset({StreamState.STALLED, StreamState.ERROR, StreamState.FAILED})
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """What happens to one camera."""
-
-    name: str
-    fault: Fault | SnapshotFault | None
-    """None: see the name."""
-    error_class: str | None
-    """None: the camera stays active."""
-    is_cut: bool = False
-    """The running connection is cut at the same moment, for the fault is about new ones."""
-    warning: str | None = None
-    """What is told beside the state."""
-    suffix: str = ""
-    """Of the camera's address."""
-
-    @property
-    def camera_id(self) -> str:
-        return self.name.replace(" ", "-")
-
-    @property
-    def only_people_mend_it(self) -> bool:
-        """The worker waits for a minute, unless it is asked."""
-        return self.error_class in {"authentication", "not_found"}
-
-
-_KILLED: Final = Case("camera killed", None, "refused")
-_RESIZED: Final = Case("resolution changes", None, None)
-_CORRUPT: Final = Case("corrupted packets", Fault.CORRUPT, None)
-_STOOD_IN_FOR: Final = Case("refuse with a fall-back", Fault.REFUSE, "refused", warning="fallback")
 _STAND_IN: Final = "stand-in"
-_RTSP: Final = (
-    Case("refuse", Fault.REFUSE, "refused"),
-    Case("hang on connect", Fault.HANG_CONNECT, "timeout", is_cut=True),
-    Case("hang after PLAY", Fault.HANG_PLAY, "timeout"),
-    Case("drip", Fault.DRIP, "timeout"),
-    Case("reset", Fault.RESET, "ended"),
-    Case("end of stream", Fault.END, "ended"),
-    Case("401", Fault.UNAUTHORIZED, "authentication", is_cut=True),
-    Case("404", Fault.NOT_FOUND, "not_found", is_cut=True),
-    Case("audio only", Fault.AUDIO_ONLY, "codec", is_cut=True),
-    _RESIZED,
-    _CORRUPT,
-    Case("time runs backwards", Fault.BACKWARDS, None),
-    Case("wall clock jumps", Fault.CLOCK_JUMP, None, warning="clock_suspect"),
-    _STOOD_IN_FOR,
-)
-_HTTP: Final = (
-    Case("HTTP refuse", SnapshotFault.REFUSE, "ended"),
-    Case("HTTP hang", SnapshotFault.HANG, "timeout"),
-    Case("HTTP drip", SnapshotFault.DRIP, "timeout"),
-    Case("HTTP 401", SnapshotFault.UNAUTHORIZED, "authentication"),
-    Case("HTTP 404", SnapshotFault.NOT_FOUND, "not_found"),
-    Case("HTTP half a picture", SnapshotFault.TRUNCATED, "corrupt"),
-    Case("HTTP MJPEG hang", SnapshotFault.HANG, "timeout", suffix=".mjpeg"),
-)
-CASES: Final = (*_RTSP, _KILLED, *_HTTP)
-
-
-@dataclass(slots=True)
-class Outcome:
-    """What was seen of one case; times in seconds."""
-
-    case: Case
-    seen_s: float | None = None
-    """From the fault until the first state that tells of any."""
-    told_s: float | None = None
-    """Until the one that tells its class; None: never."""
-    classes: tuple[str, ...] = ()
-    """All that were told while the fault lasted, in their order."""
-    warned_s: float | None = None
-    """Until the case's warning."""
-    analysed_per_s: float = 0.0
-    """While the fault lasted."""
-    states: frozenset[StreamState] = frozenset()
-    """All states in that time."""
-    spare_stop_s: float = 0.0
-    """How long it took to end a second stream to the same camera, four seconds old, in the fault."""
-    stop_s: float = 0.0
-    """How long it took to end the camera at last."""
-    back_s: float | None = None
-    """From the end of the fault to the first picture; None: it had never gone."""
-    retry_in_s: float = 0.0
-    """What had been told to be the time until the next attempt, at most."""
-    was_opening: bool = False
-    """When the fault ended, an attempt was under way that still suffered from it."""
-    damaged: int = 0
-
-
-@dataclass(slots=True)
-class Report:
-    """What came out."""
-
-    outcomes: dict[str, Outcome] = field(default_factory=dict)
-    """By the case's name."""
-    rates_before: dict[str, float] = field(default_factory=dict)
-    """Analysed frames per second of the sound cameras."""
-    rates_during: dict[str, float] = field(default_factory=dict)
-    calm_s: float = 0.0
-    analysed_before: Counter[str] = field(default_factory=Counter)
-    """By camera."""
-    wrong_pictures: Counter[str] = field(default_factory=Counter)
-    """Analysed pictures that differ from the film's by any bit, by camera."""
-    compared_pictures: Counter[str] = field(default_factory=Counter)
-    sizes: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
-    """Of the analysed pictures: each change, by camera."""
-    new_size_s: float | None = None
-    """From the change of resolution to the first analysed picture of the new one."""
-    most_stuck_threads: int = 0
-    shown: str = ""
-    """All statuses, reports, logs, errors and metrics."""
 
 
 async def run_fault_matrix(folder: Path, *, calm_s: float) -> Report:
@@ -163,12 +61,12 @@ async def run_fault_matrix(folder: Path, *, calm_s: float) -> Report:
     films = await asyncio.to_thread(_Films, folder)
     report, eye = Report(calm_s=calm_s), _Eye(films)
     login = ("viewer", PASSWORD)
-    rtsp = {case.camera_id: films.of(case) for case in _RTSP}
+    rtsp = {case.camera_id: films.of(case) for case in RTSP}
     async with AsyncExitStack() as stack:
         logs = stack.enter_context(collected_logs())
-        snapshots = dict.fromkeys([_STAND_IN, *(case.camera_id for case in _HTTP)], films.plain)
+        snapshots = dict.fromkeys([_STAND_IN, *(case.camera_id for case in HTTP)], films.plain)
         faulty = CameraProcess(rtsp, snapshots=snapshots, login=login)
-        doomed = CameraProcess({_KILLED.camera_id: films.plain}, login=login)
+        doomed = CameraProcess({KILLED.camera_id: films.plain}, login=login)
         sound = CameraProcess(dict.fromkeys(SOUND[:2], films.plain), snapshots={SOUND[2]: films.plain}, login=login)
         for process in (faulty, doomed, sound):
             await stack.enter_async_context(process)
@@ -195,11 +93,11 @@ class _Films:
         self.archive = write_tiny_mpta(folder / "tiny.mpta", detector_hw=(192, 320))
         for path, wh, gop in ((self.plain, _WH, 10), (self.other, _OTHER_WH, 10), (self.dense, _DENSE_WH, 4)):
             write_tiny_clip(path, squares=squares, wh=wh, fps=_FPS, seconds=2.0, gop=gop)
-        self._truths = {_CORRUPT.camera_id: [_pictures(self.dense)]}
-        self._truths[_RESIZED.camera_id] = [_pictures(self.plain), _pictures(self.other)]
+        self._truths = {CORRUPT.camera_id: [_pictures(self.dense)]}
+        self._truths[RESIZED.camera_id] = [_pictures(self.plain), _pictures(self.other)]
 
     def of(self, case: Case) -> Path:
-        return self.dense if case is _CORRUPT else self.plain
+        return self.dense if case is CORRUPT else self.plain
 
     def is_true(self, frame: Frame) -> bool | None:
         """Whether a picture is the film's to the bit; None: its camera's are not compared."""
@@ -260,9 +158,9 @@ class _Run:
 
     async def _watch_case(self, case: Case) -> None:
         rest: dict[str, Any] = {}
-        if case is _CORRUPT:
+        if case is CORRUPT:
             rest["target_fps"] = float(_FPS)  # every picture is compared
-        if case is _STOOD_IN_FOR:
+        if case is STOOD_IN_FOR:
             rest["snapshot_url"] = self._faulty.url(_STAND_IN)
         await self.watch(case.camera_id, self._url(case), **rest)
 
@@ -289,7 +187,7 @@ class _Run:
         await self._stop()
 
     def _url(self, case: Case) -> str:
-        return (self._doomed if case is _KILLED else self._faulty).url(case.camera_id) + case.suffix
+        return (self._doomed if case is KILLED else self._faulty).url(case.camera_id) + case.suffix
 
     def _rates(self, before: Counter[str], began_s: float) -> dict[str, float]:
         seconds = time.monotonic() - began_s
@@ -297,9 +195,9 @@ class _Run:
 
     async def _cause(self, case: Case) -> None:
         self._caused_s[case.name] = time.monotonic()
-        if case is _KILLED:
+        if case is KILLED:
             await self._doomed.kill()
-        elif case is _RESIZED:
+        elif case is RESIZED:
             await self._faulty.switch_clip(case.camera_id, self._films.other)
         else:
             if case.is_cut:
@@ -327,10 +225,10 @@ class _Run:
         """Note what was told of each fault, then end all of them."""
         starting = asyncio.create_task(self._doomed.start())
         for case in CASES:
-            if case is _KILLED:
+            if case is KILLED:
                 continue
             self._note_told(case)
-            if case is _RESIZED:
+            if case is RESIZED:
                 await self._faulty.switch_clip(case.camera_id, self._films.plain)
             else:
                 await self._faulty.set_fault(case.camera_id, None)
@@ -338,8 +236,8 @@ class _Run:
             if case.only_people_mend_it:
                 await self._group.reconnect(self._watched[case.camera_id])
         await starting
-        self._note_told(_KILLED)
-        self._ended_s[_KILLED.name] = time.monotonic()
+        self._note_told(KILLED)
+        self._ended_s[KILLED.name] = time.monotonic()
 
     def _note_told(self, case: Case) -> None:
         outcome, caused_s = self._outcomes[case.name], self._caused_s[case.name]
@@ -353,7 +251,7 @@ class _Run:
         outcome.analysed_per_s = analysed / (time.monotonic() - caused_s)
         outcome.states = frozenset(one.status.state for one in told)
         outcome.was_opening = self._log.state(case.camera_id) in {StreamState.CONNECTING, StreamState.STALLED}
-        if case is _RESIZED:
+        if case is RESIZED:
             self._report.new_size_s = self._eye.last_change_s[case.camera_id] - caused_s
 
     async def _see_it_back(self, case: Case) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from support.fault_matrix import Outcome, Report
+from support.fault_cases import Outcome, Report
 from support.stream_costs import REFERENCE, Cost
 
 __all__ = ["cost_table", "matrix_table"]

@@ -7,7 +7,8 @@ from multiprocessing import resource_tracker
 
 import pytest
 from support.descriptors import open_descriptors
-from support.fault_matrix import CASES, PASSWORD, SOUND, TARGET_FPS, Case, Outcome, Report, run_fault_matrix
+from support.fault_cases import CASES, PASSWORD, SOUND, TARGET_FPS, Case, Outcome, Report
+from support.fault_matrix import run_fault_matrix
 from support.stream_tables import matrix_table
 
 from detector_worker.core.entities import StreamState

@@ -80,6 +80,11 @@ class Frame:
             return self._picture.shape[1], self._picture.shape[0]
         return self._picture.width, self._picture.height
 
+    @property
+    def shows_detail(self) -> bool:
+        """Whether crops are as sharp as the camera can give them."""
+        return True
+
     def bgr(self) -> NDArray[np.uint8]:
         """Return the whole picture, shape (H, W, 3), uint8 BGR; made at the first call. Do not write to it."""
         with self._lock:
@@ -129,6 +134,10 @@ class PairedFrame(Frame):
     @property
     def wh(self) -> tuple[int, int]:
         return self._wh
+
+    @property
+    def shows_detail(self) -> bool:
+        return self._large is not None
 
     def bgr(self) -> NDArray[np.uint8]:
         if self._large is not None:

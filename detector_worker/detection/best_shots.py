@@ -17,6 +17,7 @@ _FRAMES_IN_ALL: Final = 16
 _APART_S: Final = 0.15  # pictures nearer in time than this show the same: only the better one is kept
 _EDGE_SHARE: Final = 0.004  # so near to an edge, as a share of the picture's width or height, a box counts as cut by it
 _CUT_WORTH: Final = 0.4
+_BLURRED_WORTH: Final = 0.01
 _INCOMPLETE_WORTH: Final = 0.5
 
 
@@ -28,11 +29,16 @@ def is_cut(box: BoundingBox, bounds: BoundingBox) -> bool:
     return gap_x <= margin_x or gap_y <= margin_y
 
 
-def quality_of(box: BoundingBox, confidence: float, bounds: BoundingBox, *, complete: bool) -> float:
-    """Return how good a picture of an object is, 0 to 1: large, confident, whole, with the parts that are wanted."""
+def quality_of(
+    box: BoundingBox, confidence: float, bounds: BoundingBox, *, complete: bool, detailed: bool = True
+) -> float:
+    """Return how good a picture of an object is, 0 to 1: large, confident, whole, with the parts that are wanted.
+
+    One that is not ``detailed``, since the camera's large picture was not there, is only better than none.
+    """
     share = min(1.0, box.area / bounds.area)
     whole = (_CUT_WORTH if is_cut(box, bounds) else 1.0) * (1.0 if complete else _INCOMPLETE_WORTH)
-    return math.sqrt(share) * confidence * whole
+    return math.sqrt(share) * confidence * whole * (1.0 if detailed else _BLURRED_WORTH)
 
 
 def add_shot(shots: list[Shot], new: Shot) -> None:

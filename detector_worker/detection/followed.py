@@ -47,6 +47,7 @@ class Followed:
     votes: dict[str, float] = field(default_factory=dict)
     """Confidence gathered by each class: a detector calls one vehicle a car in this frame and a truck in the next."""
     inside: int = 0  # the frames in which it was a part of something, less the others
+    due_s: float | None = None  # since when its visit has waited for a large picture only
     triggered: bool = False  # it was seen clearly in a frame with a trigger class
     shots: list[Shot] = field(default_factory=list)  # until its visit begins: the best pictures, best first
     visit: Visit | None = None

@@ -22,6 +22,7 @@ __all__ = ["VisitTracker"]
 
 _GROWING_PER_S: Final = 0.25  # an object cut by the picture's edge whose box grows faster is still driving in
 _LONGEST_ABSENCE_S: Final = 600.0  # of a worker, after which whoever stands there counts as somebody else
+_LONGEST_WAIT_FOR_DETAIL_S: Final = 3.0
 _A_MOMENT_S: Final = 0.001
 _SETTLING_S: Final = 5.0  # how long the end of a visit is held back for a track that may yet turn out to be its object
 
@@ -99,7 +100,7 @@ class VisitTracker:
             if followed.visit is None:
                 self._take_picture(followed, frame, bounds)
                 arriving = followed.growth_per_s > _GROWING_PER_S and followed.cut
-                if not arriving and self._is_due(followed):
+                if not arriving and self._is_due(followed) and not self._waits_for_detail(followed, frame):
                     events += self._begin(followed, frame)
         trim_shots([followed.shots for followed in self._followed.values()])
         return events + self._end_expired()
@@ -167,7 +168,7 @@ class VisitTracker:
         followed.triggered = True
         seen = followed.detection
         complete = self._rules.is_complete((followed.class_name, *(part.class_name for part in followed.parts)))
-        quality = quality_of(seen.bounding_box, seen.confidence, bounds, complete=complete)
+        quality = quality_of(seen.bounding_box, seen.confidence, bounds, complete=complete, detailed=frame.shows_detail)
         add_shot(followed.shots, followed.moment(frame, quality))
 
     def _is_due(self, followed: Followed) -> bool:
@@ -178,6 +179,14 @@ class VisitTracker:
             and self._stability.is_detection_stable(followed.track_id)
             and self._rules.is_wanted({followed.class_name, *followed.part_classes})
         )
+
+    def _waits_for_detail(self, followed: Followed, frame: Frame) -> bool:
+        """True while the camera's large stream is still being opened: its pictures are what is kept of a visit."""
+        if frame.shows_detail:
+            return False
+        if followed.due_s is None:
+            followed.due_s = self._tracks.now_s
+        return self._tracks.now_s - followed.due_s < _LONGEST_WAIT_FOR_DETAIL_S
 
     def _begin(self, followed: Followed, frame: Frame, *, late: bool = False) -> list[VisitEvent]:
         """Begin a visit now, or late at its best moment, or go on with the one whose object has come back."""

@@ -179,3 +179,45 @@ async def test_a_bad_archive_is_refused_with_what_where_and_how(
     assert reply["error"]["code"] == "archive_invalid"
     assert says in reply["error"]["message"]
     assert not [c for c in state["payload"]["cameraConnections"] if c["subscriptionIdentifier"].startswith("display-3")]
+
+
+async def test_the_small_stream_is_analysed_and_pictures_come_from_the_large_one(
+    folder: Path, running: WorkerProcess
+) -> None:
+    parked = [Square("red", (300.0, 160.0), first_s=2.0)]
+    large = [Square("red", (600.0 + x, 320.0 + y), first_s=2.0) for x, y in ((0, 0), (64, 0), (0, 64))]
+    large.append(Square("blue", (664.0, 384.0), first_s=2.0))  # what only the large picture shows
+    write_tiny_clip(folder / "small.mp4", squares=parked, seconds=8.0)
+    write_tiny_clip(folder / "large.mp4", squares=large, seconds=8.0, wh=(1280, 768))
+    clips = {name: await asyncio.to_thread(Clip.load, folder / f"{name}.mp4") for name in ("small", "large")}
+    async with (
+        RtspServer(clips) as cameras,
+        connected(running.url) as client,
+        stored(running.services()) as (_, redis),
+    ):
+        reply = await client.request(
+            "subscribe",
+            subscriptionIdentifier="display-7;cam-7",
+            rtspUrl=cameras.urls["large"],
+            detectUrl=cameras.urls["small"],
+            modelUrl=str(folder / "tiny.mpta"),
+        )
+        assert reply["status"] == "success", reply
+        (result, *_) = await client.wait_for("imageDetection", 1, timeout_s=30)
+        key = f"tiny:display-7:{result['recordId']}:{result['recordId']}.jpg"
+
+        async def picture() -> Any:
+            return await redis.get(key)
+
+        await wait_until(picture, timeout_s=10)
+        image = cv2.imdecode(np.frombuffer(await picture(), np.uint8), cv2.IMREAD_COLOR)
+        await client.request("unsubscribe", subscriptionIdentifier="display-7;cam-7")
+        await wait_until(lambda: cameras.connected("small") + cameras.connected("large") == 0)
+
+    box = result["detections"][0]["boundingBox"]
+    assert abs(box["x1"] - 600) <= 8
+    assert abs(box["y2"] - 448) <= 8
+    assert image is not None
+    assert all(abs(side - 128) <= 12 for side in image.shape[:2])
+    assert "bgr"[int(image[32, 32].argmax())] == "r"
+    assert "bgr"[int(image[96, 96].argmax())] == "b"

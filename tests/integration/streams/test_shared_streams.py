@@ -6,6 +6,8 @@ from ipaddress import ip_network
 from itertools import pairwise
 from pathlib import Path
 
+import av
+import numpy as np
 import pytest
 from support.cameras import FrameLog, StatusLog, wait_until
 from support.tiny_clip import TinyClip, read_frame_number, write_tiny_clip
@@ -184,3 +186,24 @@ async def test_a_camera_on_a_denied_network_is_refused_with_the_reason(server: R
 
     assert "must not connect" in str(status.reason)
     assert server.connected("cam-1") == 0
+
+
+async def test_a_covered_camera_raises_a_warning_and_goes_on(
+    tmp_path: Path, manager: StreamManager, statuses: StatusLog
+) -> None:
+    dark = tmp_path / "dark.mp4"
+    with av.open(str(dark), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 640, 384, "yuv420p"
+        for _ in range(20):
+            container.mux(
+                stream.encode(av.VideoFrame.from_ndarray(np.full((384, 640, 3), 9, np.uint8), format="bgr24"))
+            )
+        container.mux(stream.encode(None))
+    async with RtspServer({"cam-1": Clip.load(dark)}) as cameras:
+        await manager.create_stream("gate", _config(cameras.urls["cam-1"]), "d;gate", deliver=FrameLog())
+        await statuses.wait_for(StreamState.ACTIVE)
+        told = await statuses.wait_for(StreamState.ACTIVE, timeout_s=13)
+        await manager.stop_all_streams()
+
+    assert told.warnings == ("blind",)

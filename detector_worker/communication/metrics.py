@@ -77,9 +77,11 @@ class Metrics:
             waiting.add_metric((sink, "images"), queue.images)
             waiting.add_metric((sink, "dead_letters"), queue.dead_letters)
         up = GaugeMetricFamily("detector_worker_service_up", "1 where a part works.", None, ("service",))
+        stuck = GaugeMetricFamily("detector_worker_stuck_threads", "Lost in a camera's library.", None, ("service",))
         for name, service in self._services.snapshot().items():
             up.add_metric((name,), float(service.state == "ok"))
-        yield from (runs, waiting, up)
+            stuck.add_metric((name,), service.stuck_threads)
+        yield from (runs, waiting, up, stuck)
 
 
 def _of_cameras(cameras: list[CameraConnection]) -> Iterator[Metric]:

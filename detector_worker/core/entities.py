@@ -223,4 +223,4 @@ class StreamStatus:
     retry_in_s: float | None = None
     reason: str | None = None
     warnings: tuple[str, ...] = ()
-    """What is wrong although pictures come: ``blind``, ``clock_suspect``, ``fallback``."""
+    """What is wrong although pictures come: ``blind``, ``clock_suspect``, ``fallback``, ``no_large_stream``."""

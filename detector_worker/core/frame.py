@@ -116,11 +116,13 @@ class Frame:
 
 
 class PairedFrame(Frame):
-    """A small picture that is analysed, in the pixels of the same camera's large one, from which crops are taken."""
+    """A picture that is analysed in the pixels of the same camera's large one, from which crops are taken."""
 
-    __slots__ = ("_large", "_small", "_wh")
+    __slots__ = ("_large", "_large_is_coming", "_small", "_wh")
 
-    def __init__(self, small: Frame, large: Frame | None, wh: tuple[int, int]) -> None:
+    def __init__(
+        self, small: Frame, large: Frame | None, wh: tuple[int, int], *, large_is_coming: bool = False
+    ) -> None:
         """Pair them; without the large picture, whose size is ``wh``, crops come from the small one."""
         super().__init__(
             small._picture,
@@ -129,7 +131,11 @@ class PairedFrame(Frame):
             time_s=small.time_s,
             captured_at=small.captured_at,
         )
-        self._small, self._large, self._wh = small, large, wh
+        self._small, self._large, self._wh, self._large_is_coming = small, large, wh, large_is_coming
+
+    def seen_as(self, camera_id: str) -> Frame:
+        small = self._small.seen_as(camera_id)
+        return PairedFrame(small, self._large, self._wh, large_is_coming=self._large_is_coming)
 
     @property
     def wh(self) -> tuple[int, int]:
@@ -137,7 +143,7 @@ class PairedFrame(Frame):
 
     @property
     def shows_detail(self) -> bool:
-        return self._large is not None
+        return self._large is not None or not self._large_is_coming
 
     def bgr(self) -> NDArray[np.uint8]:
         if self._large is not None:

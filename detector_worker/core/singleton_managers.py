@@ -106,6 +106,8 @@ class ServiceState:
     state: Literal["ok", "starting", "down"]
     detail: str | None = None
     pid: int | None = None
+    stuck_threads: int = 0
+    """Of a group: threads of cameras that do not come back from a library."""
 
 
 class StreamStateManager(StateHolder[str, StreamStatus]):

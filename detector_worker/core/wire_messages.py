@@ -285,7 +285,7 @@ class StreamStatusPayload(_ToClient):
     retry_in_seconds: float | None
     reason: str | None
     warnings: tuple[str, ...]
-    """``blind``, ``clock_suspect``, ``fallback``: what is wrong although pictures come."""
+    """``blind``, ``clock_suspect``, ``fallback``, ``no_large_stream``: what is wrong although pictures come."""
 
 
 class Event(_ToClient):

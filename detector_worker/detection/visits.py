@@ -86,12 +86,14 @@ class VisitTracker:
             first_s = last_s - (entry.visit.last_s - entry.visit.first_s)
             visit = replace(entry.visit, first_s=first_s, last_s=last_s, shots=())
             self._departed.append(Followed.of_visit(visit))
-        self._unwatched += [one for one in self._departed if now_s - one.last_s <= _LONGEST_ABSENCE_S]
+        self._unwatched += self._departed
 
     def update(self, detections: Detections, frame: Frame) -> list[VisitEvent]:
         """Take one analysed frame; returns what has begun and what has ended."""
-        while self._unwatched:
-            self._unwatched.pop().last_s = frame.time_s - _A_MOMENT_S
+        for one in self._unwatched:
+            if frame.time_s - one.last_s <= _LONGEST_ABSENCE_S:
+                one.last_s = frame.time_s - _A_MOMENT_S
+        self._unwatched.clear()
         self._frame, bounds = frame, self._bounds_in(frame)
         self.tracked = self._tracks.update_tracks(detections, frame.frame_id, time_s=frame.time_s, bounds=bounds)
         # What went out of sight comes first: it may go on at once in what is in sight.

@@ -56,6 +56,11 @@ class SubscriptionSpec:
         return self.rtsp_url or self.snapshot_url or ""
 
     @property
+    def has_places(self) -> bool:
+        """Whether it names anything in pixels of the full frame."""
+        return bool(self.crop or self.options.ignore_masks or self.options.min_size_px)
+
+    @property
     def addresses(self) -> tuple[str | None, str | None, str | None]:
         """All addresses of the camera, with their secrets."""
         return self.rtsp_url, self.snapshot_url, self.detect_url

@@ -26,12 +26,13 @@ from detector_worker.engine.engine import SessionId, SubscriptionSpec
 from detector_worker.engine.group_owner import GroupOwner, GroupReport
 from detector_worker.engine.lane import Analysed, Lane
 from detector_worker.engine.lane_parts import camera_policy, pipeline_loader, stream_configs, visit_tracker
+from detector_worker.engine.large_streams import LargeStreams
 from detector_worker.engine.runs import VisitRuns
 from detector_worker.engine.scheduler import Scheduler
 from detector_worker.engine.slot import FrameSlot
 from detector_worker.pipeline.action_executor import ActionExecutor
 from detector_worker.pipeline.pipeline_executor import PipelineExecutor
-from detector_worker.streams.detail_stream import DetailStream
+from detector_worker.streams.detail_stream import LARGE, DetailStream
 from detector_worker.streams.stream_manager import StreamManager
 
 __all__ = ["Group"]
@@ -57,7 +58,8 @@ class Group:
         self._configuration, self._owner, self._clock = configuration, owner, SystemClock()
         self._scheduler = Scheduler(threads=threads)
         policy = camera_policy(configuration.streams)
-        self._streams = StreamManager(notify=owner.on_stream_status, clock=self._clock, policy=policy)
+        self._large_streams = LargeStreams(owner.on_stream_status)
+        self._streams = StreamManager(notify=self._large_streams.take, clock=self._clock, policy=policy)
         self._loader = pipeline_loader(configuration, threads, any_path=any_path)
         self._sessions: dict[str, SessionId] = {}
         self._lanes: dict[str, Lane] = {}
@@ -91,39 +93,45 @@ class Group:
         Raises:
             DetectorWorkerError: The archive or the address was refused; an old lane goes on.
         """
+        config, large = stream_configs(spec, self._configuration.streams)
+        config.address()  # refuses it before anything has changed
         lane = await self.load_lane(spec, lossless=False)
         await self.set_session(spec.display_id, session_id)
-        lane.visits.restore(saved_visits, now_s=self._clock.monotonic_s(), now_utc_s=self._clock.utc_s())
         before = self._lanes.get(spec.subscription_id)
+        if before is not None:  # its visits go on in the new lane, from this moment on
+            self.unschedule(before)
+            await before.come_to_rest()
+            saved_visits = before.kept_visits(self._clock)
+            before.loaded.close()
+        lane.visits.restore(saved_visits, now_s=self._clock.monotonic_s(), now_utc_s=self._clock.utc_s())
+        wh = None
+        if before is not None and before.detail is not None:
+            wh = before.detail.wh
+            self._large_streams.forget(spec.camera_id)
+            await before.detail.close()
+        if large is not None:
+            lane.detail = DetailStream(
+                self._streams, spec.camera_id, large, spec.subscription_id, wh=wh, needs_wh=spec.has_places
+            )
         self.schedule(lane)
-        try:
-            config, large = stream_configs(spec, self._configuration.streams)
-            if large is not None:
-                lane.detail = DetailStream(self._streams, spec.camera_id, large, spec.subscription_id)
-            await self._streams.create_stream(spec.camera_id, config, spec.subscription_id, deliver=lane.offer)
-        except BaseException:
-            self._end(self._lanes.pop(spec.subscription_id))
-            if before is not None:
-                self._lanes[spec.subscription_id] = before
-            raise
-        if before is not None:
-            self._end(before)
-            if before.detail is not None and lane.detail is None:
-                await before.detail.close()
+        await self._streams.create_stream(spec.camera_id, config, spec.subscription_id, deliver=lane.offer)
 
     async def stop_lane(self, subscription_id: str) -> None:
         """End a lane; its runs under way are finished. Nothing happens where there is none."""
         lane = self._lanes.pop(subscription_id, None)
         if lane is not None:
-            await self._streams.remove_stream(subscription_id)
+            closing = [self._streams.remove_stream(subscription_id)]
             if lane.detail is not None:
-                await lane.detail.close()
-            self._end(lane)
+                self._large_streams.forget(lane.spec.camera_id)
+                closing.append(lane.detail.close())
+            await asyncio.gather(*closing)
+            self.unschedule(lane)
+            lane.loaded.close()
 
-    async def reconnect(self, subscription_id: str) -> None:
-        """Connect to a subscription's camera anew at once; nothing happens where there is none."""
-        if subscription_id in self._lanes:
-            await self._streams.reconnect_stream(subscription_id)
+    async def reconnect(self, camera_id: str) -> None:
+        """Connect to a camera anew at once, with all of its streams; nothing happens where there is none."""
+        self._streams.reconnect_camera(camera_id)
+        self._streams.reconnect_camera(camera_id + LARGE)
 
     async def set_session(self, display_id: str, session_id: SessionId | None) -> None:
         """Set or end the session of a display."""
@@ -147,8 +155,11 @@ class Group:
             return await self._annotated_jpeg(camera_id)
         frame = self._streams.get_latest_frame(camera_id)
         if frame is None:
-            status = self._streams.get_stream_info(camera_id).status
-            what = f"No frame yet: {status.reason or status.state}"
+            try:
+                status = self._streams.get_stream_info(camera_id).status
+                what = f"No frame yet: {status.reason or status.state}"
+            except KeyError:
+                what = "No frame yet: its lane is being started"
             raise StreamError(what, where=f"camera {camera_id}", mend="Wait a moment, or look at its address.")
         return await asyncio.to_thread(lambda: _jpeg(frame.bgr()))
 
@@ -209,10 +220,6 @@ class Group:
         await self._runs.finish(timeout_s=None)
         return events
 
-    def _end(self, lane: Lane) -> None:
-        self.unschedule(lane)
-        lane.loaded.close()
-
     async def _annotated_jpeg(self, camera_id: str) -> bytes:
         for lane in self._lanes.values():
             if lane.spec.camera_id == camera_id and lane.newest is not None:
@@ -243,9 +250,10 @@ class Group:
 
     async def _tend_details(self) -> None:
         while True:
-            for lane in tuple(self._lanes.values()):
-                if lane.detail is not None and lane in self._lanes.values():  # it may have ended meanwhile
-                    await lane.detail.tend()
+            details = [lane.detail for lane in self._lanes.values() if lane.detail is not None]
+            for outcome in await asyncio.gather(*(one.tend() for one in details), return_exceptions=True):
+                if isinstance(outcome, Exception):  # one camera's boundary
+                    _log.error("A large stream could not be opened or closed: %r", outcome)
             await asyncio.sleep(_TEND_EVERY_S)
 
     async def _report_loop(self) -> None:

@@ -22,6 +22,7 @@ P = ParamSpec("P")
 Result = TypeVar("Result")
 _log: Final = logging.getLogger(__name__)
 _SPAWN: Final = multiprocessing.get_context("spawn")
+_ASK_S: Final = 1.0
 _STOP_S: Final = 9.0
 _FEEL_PULSE_EVERY_S: Final = 1.0
 
@@ -50,6 +51,8 @@ class GroupHandle:
         self._configuration, self._threads, self._keeper = configuration, threads, keeper
         self._backoff = Backoff(base_s=0.2, cap_s=10.0)
         self._channel: Channel | None = None
+        self.lives = 0
+        """How many processes it has had."""
         self._stopping = False
         self._pulse = Pulse(time.monotonic())
 
@@ -64,11 +67,16 @@ class GroupHandle:
     async def stop(self) -> None:
         """Stop the process: gracefully, else by force."""
         self._stopping = True
+        patience_s = _STOP_S
         with contextlib.suppress(DetectorWorkerError):
-            await self.call(GroupEnd.leave)
-        _, late = await asyncio.wait({self._task}, timeout=_STOP_S)
+            try:
+                async with asyncio.timeout(_ASK_S):
+                    await self.call(GroupEnd.leave)
+            except TimeoutError:  # it hangs
+                patience_s = 0.0
+        _, late = await asyncio.wait({self._task}, timeout=patience_s)
         if late:
-            _log.warning("%s did not stop within %.0f s and is killed", self.name, _STOP_S)
+            _log.warning("%s did not stop in time and is killed", self.name)
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
@@ -107,6 +115,7 @@ class GroupHandle:
         closed = asyncio.Event()
         channel = Channel(ours, name=self.name, target=self._keeper.owner_of(self.name), on_closed=closed.set)
         channel.open()
+        self.lives += 1
         self._channel, self._pulse = channel, Pulse(time.monotonic())
         self._backoff.note_success(time.monotonic())
         greeting = asyncio.create_task(self._keeper.on_group_up(self.name, process.pid or 0))

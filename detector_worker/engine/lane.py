@@ -1,15 +1,19 @@
 """One subscription's analysis: from the newest frame to visits."""
 
+import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
+from detector_worker.core.clock import Clock
 from detector_worker.core.entities import DetectionResult, Detections, Visit, VisitEvent
 from detector_worker.core.frame import Frame
+from detector_worker.core.outbox import SavedVisit
 from detector_worker.detection.overlay import TrackSayings
 from detector_worker.detection.tracking_manager import unsure_confidence
 from detector_worker.detection.visits import VisitTracker
@@ -26,6 +30,8 @@ __all__ = ["Analysed", "Lane"]
 
 _SAVE_VISITS_EVERY_S: Final = 2.0
 _MAX_RUNS_UNDER_WAY: Final = 16
+_TICK_S: Final = 0.005
+_LONGEST_ANALYSIS_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +111,22 @@ class Lane:
     def end(self) -> None:
         """The frame in flight is done."""
         self._in_flight = False
+
+    async def come_to_rest(self) -> None:
+        """Wait until the frame in flight, if there is one, is done; not longer than ten seconds.
+
+        For a lane that is offered nothing any more.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LONGEST_ANALYSIS_S):
+                while not self.is_idle:  # noqa: ASYNC110 - an analysis thread ends it, in some milliseconds
+                    await asyncio.sleep(_TICK_S)
+
+    def kept_visits(self, clock: Clock) -> tuple[SavedVisit, ...]:
+        """Return the visits under way of a lane at rest, as they go on in the one that replaces it."""
+        utc_s = clock.utc_s() - clock.monotonic_s()
+        visits = self.visits.live_visits()
+        return tuple(SavedVisit(self.spec.subscription_id, visit, utc_s + visit.last_s) for visit in visits)
 
     @property
     def is_idle(self) -> bool:

@@ -44,6 +44,7 @@ class _Subscription:
     holders: dict[str, bool] = field(default_factory=dict)
     """By client: whether it wants live detections."""
     ending: asyncio.Task[None] | None = None
+    life: int = 0  # in which of its group's processes it was started last
 
 
 class LocalEngine:
@@ -92,7 +93,7 @@ class LocalEngine:
             if subscription is None:
                 subscription = _Subscription(spec, self._place(spec.camera_id))
             if subscription.spec != spec or spec.subscription_id not in self._subscriptions:
-                await self._start_lane(spec, subscription.group)
+                await self._start_lane(spec, subscription)
             subscription.spec = spec
             self._subscriptions[spec.subscription_id] = subscription
             if subscription.ending is not None:
@@ -127,19 +128,20 @@ class LocalEngine:
             self._read_model.sessions.remove(display_id)
         else:
             self._read_model.sessions.set(display_id, session_id)
-        for group in self._groups:
-            try:
-                await group.call(GroupEnd.set_session, display_id, session_id)
-            except ServiceError as exc:  # with its lanes it is given their sessions
-                _log.info("The session comes with the lanes: %s", exc)
+        told = (group.call(GroupEnd.set_session, display_id, session_id) for group in self._groups)
+        for outcome in await asyncio.gather(*told, return_exceptions=True):
+            if isinstance(outcome, ServiceError):  # with its lanes it is given their sessions
+                _log.info("The session comes with the lanes: %s", outcome)
+            elif outcome is not None:
+                raise outcome
 
     async def newest_jpeg(self, camera_id: str, *, annotated: bool = False) -> bytes:
         group = self._watching(camera_id)[0].group
         return await group.call(GroupEnd.newest_jpeg, camera_id, annotated=annotated)
 
     async def reconnect(self, camera_id: str) -> None:
-        for subscription in self._watching(camera_id):
-            await subscription.group.call(GroupEnd.reconnect, subscription.spec.subscription_id)
+        for group in {one.group for one in self._watching(camera_id)}:
+            await group.call(GroupEnd.reconnect, camera_id)
 
     # What a group's handle asks and tells: `GroupKeeper`.
 
@@ -148,13 +150,12 @@ class LocalEngine:
 
     async def on_group_up(self, name: str, pid: int) -> None:
         self._read_model.services.set(name, ServiceState("starting", pid=pid))
-        waiting = [one for one in self._subscriptions.values() if one.group.name == name]
-        backoff = Backoff(base_s=_RESUME_AGAIN_S)
-        while waiting:
-            delay_s = backoff.next_delay_s()
-            waiting = await self._resume(waiting, retry_in_s=delay_s)
-            if waiting:
-                await asyncio.sleep(delay_s)
+        by_archive: dict[str, list[_Subscription]] = {}
+        for one in self._subscriptions.values():
+            if one.group.name == name:
+                by_archive.setdefault(one.spec.model_url, []).append(one)
+        # One that is slow to come keeps nobody waiting but its own cameras.
+        await asyncio.gather(*(self._resume_all(waiting) for waiting in by_archive.values()))
 
     def on_group_down(self, name: str, reason: str) -> None:
         self._read_model.group_down(name, reason)
@@ -211,34 +212,49 @@ class LocalEngine:
             load[subscription.group.name] += 1
         return min(self._groups, key=lambda group: load[group.name])
 
-    async def _start_lane(self, spec: SubscriptionSpec, group: GroupHandle) -> None:
+    async def _start_lane(self, spec: SubscriptionSpec, subscription: _Subscription) -> None:
+        group, life = subscription.group, subscription.group.lives
         visits = tuple(await self._spool.live_visits(spec.subscription_id))
         session_id = self._read_model.sessions.get(spec.display_id)
         self._read_model.add_subscription(spec, group.name)
         try:
             await group.call(GroupEnd.start_lane, spec, saved_visits=visits, session_id=session_id)
+            subscription.life = life
         except DetectorWorkerError:
             if spec.subscription_id not in self._subscriptions:
                 self._read_model.remove_subscription(spec)
             raise
 
-    async def _resume(self, subscriptions: Sequence[_Subscription], *, retry_in_s: float) -> list[_Subscription]:
-        """Start lanes in a new process of their group; return those that were refused: an archive may be away."""
-        refused = []
-        for subscription in subscriptions:
-            spec = subscription.spec
-            async with self._lock(spec.subscription_id):
-                if self._subscriptions.get(spec.subscription_id) is not subscription:
-                    continue
-                try:
-                    await self._start_lane(spec, subscription.group)
-                    await self._tell_live_wanted(subscription)
-                except DetectorWorkerError as exc:
-                    refused.append(subscription)
-                    _log.error("%s is tried again in %.0f s: %s", spec.subscription_id, retry_in_s, exc)
-                    state = StreamState.ERROR
-                    self.on_stream_status(StreamStatus(spec.camera_id, state, retry_in_s=retry_in_s, reason=str(exc)))
-        return refused
+    async def _resume_all(self, waiting: list[_Subscription]) -> None:
+        """Start lanes in a new process of their group; those that are refused are tried again."""
+        backoff = Backoff(base_s=_RESUME_AGAIN_S)
+        while waiting:
+            delay_s = backoff.next_delay_s()
+            waiting = [one for one in waiting if not await self._resume(one, retry_in_s=delay_s)]
+            if waiting:
+                await asyncio.sleep(delay_s)
+
+    async def _resume(self, subscription: _Subscription, *, retry_in_s: float) -> bool:
+        """Start one lane; True: there is nothing more to be done."""
+        subscription_id = subscription.spec.subscription_id
+        async with self._lock(subscription_id):
+            is_over = self._subscriptions.get(subscription_id) is not subscription
+            if is_over or subscription.life == subscription.group.lives:  # started meanwhile, by whoever replaced it
+                return True
+            try:
+                await self._start_lane(subscription.spec, subscription)
+                await self._tell_live_wanted(subscription)
+            except DetectorWorkerError as exc:
+                reason = str(exc)
+            except Exception as exc:  # noqa: BLE001 - one subscription's boundary: the others go on
+                _log.exception("%s cannot be started", subscription_id)
+                reason = f"Unexpected {type(exc).__name__}"
+            else:
+                return True
+        _log.error("%s is tried again in %.0f s: %s", subscription_id, retry_in_s, reason)
+        camera_id = subscription.spec.camera_id
+        self.on_stream_status(StreamStatus(camera_id, StreamState.ERROR, retry_in_s=retry_in_s, reason=reason))
+        return False
 
     async def _tell_live_wanted(self, subscription: _Subscription) -> None:
         wanted = any(subscription.holders.values())

@@ -85,7 +85,7 @@ class ReadModel:
         """Take a group's figures."""
         state = self.services.get(name)
         if state is not None:
-            self.services.set(name, replace(state, state="ok"))
+            self.services.set(name, replace(state, state="ok", stuck_threads=report.stuck_threads))
         self._set_models(name, report.memory_by_model)
         for lane in report.lanes:
             self._take_lane(lane)

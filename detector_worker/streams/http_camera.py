@@ -22,6 +22,7 @@ _MAX_REDIRECTS: Final = 3
 _MAX_DISCARDED_BYTES: Final = 65_536
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _BY_STATUS: Final = {401: "authentication", 403: "authentication", 404: "not_found", 410: "not_found"}
+_Origin = tuple[str, str, int | None]
 _HEADERS: Final = {
     "Accept": "image/jpeg, image/png, multipart/x-mixed-replace, */*;q=0.1",
     "Accept-Encoding": "identity",
@@ -32,8 +33,8 @@ class HTTPCamera:
     """One connection to one camera, kept alive over its answers. Belongs to one event loop and must be closed.
 
     Redirects are followed by ourselves, and each target is checked like the camera's own address. User and password
-    go to the camera's own scheme, host and port only, and once it has asked for them: as digest, or basic where its
-    first offer is that.
+    go to the camera's own scheme, host and port only, or from HTTP to HTTPS of its host, and once it has asked for
+    them: as digest, or basic where its first offer is that.
     """
 
     def __init__(self, address: Address, policy: NetworkPolicy, *, where: str, keepalive_s: float) -> None:
@@ -42,7 +43,8 @@ class HTTPCamera:
         self._session = new_session(policy, keepalive_s=keepalive_s)
         self._basic: str | None = None
         self._digest: tuple[ClientMiddlewareType, ...] = ()
-        self._is_basic_wanted = False
+        self._basic_wanted = set[_Origin]()
+        """Who has asked for it: what was asked for over TLS is not sent without."""
         self._answer: ClientResponse | None = None
         parts = urlsplit(address.secret())
         if parts.username is not None:
@@ -81,12 +83,12 @@ class HTTPCamera:
         await self._session.close()
 
     async def _get(self, target: Address, headers: Mapping[str, str]) -> ClientResponse:
-        is_own = self._basic is not None and _origin(target) == _origin(self._address)
-        if is_own and self._is_basic_wanted:
+        is_own = self._basic is not None and _is_same_camera(target, self._address)
+        if is_own and _origin(target) in self._basic_wanted:
             return await self._request(target, {**headers, "Authorization": self._basic or ""}, ())
         response = await self._request(target, headers, self._digest if is_own else ())
         if is_own and response.status == 401 and _offers_basic_first(response):
-            self._is_basic_wanted = True
+            self._basic_wanted.add(_origin(target))
             await _discard(response)
             return await self._get(target, headers)
         return response
@@ -133,5 +135,11 @@ def _offers_basic_first(response: ClientResponse) -> bool:
     return response.headers.get("WWW-Authenticate", "").lower().startswith("basic")
 
 
-def _origin(address: Address) -> tuple[str, str, int | None]:
+def _is_same_camera(target: Address, camera: Address) -> bool:
+    """Tell whether it is the camera's own address, or its move into TLS, which may be at any port."""
+    is_upgrade = target.host == camera.host and (camera.scheme, target.scheme) == ("http", "https")
+    return is_upgrade or _origin(target) == _origin(camera)
+
+
+def _origin(address: Address) -> _Origin:
     return address.scheme, address.host, address.port

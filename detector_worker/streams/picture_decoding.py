@@ -8,11 +8,11 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
+from detector_worker.streams.picture_size import MAX_PIXELS, too_large
 from detector_worker.streams.stream_errors import stream_error
 
 __all__ = ["DamagedPictureError", "decode_picture"]
 
-_MAX_PIXELS: Final = 40_000_000
 _MAX_SCANS: Final = 64
 """A progressive JPEG has about ten. Each goes over the whole picture again, and takes only 30 bytes to ask for."""
 _JPEG_START: Final = b"\xff\xd8\xff"
@@ -75,6 +75,5 @@ def _decode_png(data: bytes | bytearray, where: str) -> NDArray[np.uint8]:
 
 
 def _check_pixels(width: int, height: int, where: str) -> None:
-    if not 0 < width * height <= _MAX_PIXELS:
-        what = f"The picture claims {width} x {height} pixels, refused undecoded (at most {_MAX_PIXELS:,})"
-        raise stream_error("corrupt", what, where=where)
+    if not 0 < width * height <= MAX_PIXELS:
+        raise too_large((width, height), where=where)

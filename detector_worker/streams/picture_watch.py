@@ -33,8 +33,6 @@ class PictureWatch:
         self._sees_nothing_since_s: float | None = None
         self._reference: NDArray[np.uint8] | None = None
         self._same_since_s = 0.0
-        self.is_blind = False
-        """Covered, black or out of focus for ten seconds."""
         self.frozen_s = 0.0
         """For how long the picture has not changed at all, seconds."""
 
@@ -47,17 +45,20 @@ class PictureWatch:
         self._judge_sight(luma, now_s)
         self._judge_change(luma, now_s)
 
+    def is_blind(self, now_s: float) -> bool:
+        """Whether it has been covered, black or out of focus for ten seconds at ``now_s``; from any thread."""
+        since_s = self._sees_nothing_since_s
+        return since_s is not None and now_s - since_s >= _BLIND_AFTER_S
+
     def forget(self) -> None:
         """Begin anew: a new connection's first pictures may well look like the last ones."""
         self._reference, self.frozen_s = None, 0.0
 
     def _judge_sight(self, luma: NDArray[np.uint8], now_s: float) -> None:
         if not _shows_nothing(luma):
-            self._sees_nothing_since_s, self.is_blind = None, False
-            return
-        if self._sees_nothing_since_s is None:
+            self._sees_nothing_since_s = None
+        elif self._sees_nothing_since_s is None:
             self._sees_nothing_since_s = now_s
-        self.is_blind = now_s - self._sees_nothing_since_s >= _BLIND_AFTER_S
 
     def _judge_change(self, luma: NDArray[np.uint8], now_s: float) -> None:
         if self._reference is None or cv2.norm(luma, self._reference, cv2.NORM_L1) / luma.size >= _SAME:

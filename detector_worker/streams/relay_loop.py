@@ -116,7 +116,7 @@ class RelayLoop:
                 time.sleep(_PACE_S)
         self._take_posted()
         for watcher in tuple(self._watchers):
-            watcher.drop()
+            self._drop(watcher)
         self._selector.close()
         self._wake.close()
         self._woken.close()
@@ -139,8 +139,20 @@ class RelayLoop:
         if self._deadlines_s:
             now_s = time.monotonic()
             for watcher in [one for one, deadline_s in self._deadlines_s.items() if deadline_s <= now_s]:
-                watcher.drop()
+                self._drop(watcher)
 
     def _fail(self, watcher: Watcher) -> None:
         _log.exception("A camera's link was dropped: unexpected error")
-        watcher.drop()
+        self._drop(watcher)
+
+    def _drop(self, watcher: Watcher) -> None:
+        """Drop a watcher; where it fails at that too, its sockets are closed here, or they would be ready for ever."""
+        try:
+            watcher.drop()
+        except Exception:  # noqa: BLE001 - as above
+            _log.exception("A camera's link could not be dropped: unexpected error")
+            self.detach(watcher)
+            for sock in [key.fileobj for key in self._selector.get_map().values() if key.data is watcher]:
+                if isinstance(sock, socket.socket):
+                    self.watch(sock, 0, watcher)
+                    sock.close()

@@ -13,7 +13,7 @@ from typing import Final
 from detector_worker.core.addresses import NetworkPolicy
 from detector_worker.core.clock import Backoff, Clock
 from detector_worker.core.entities import StreamState, StreamStatus
-from detector_worker.core.frame import Frame
+from detector_worker.core.frame import Frame, PairedFrame
 from detector_worker.streams.camera_link import CameraLinks
 from detector_worker.streams.frame_reader import FrameSource, HTTPSnapshotReader, RTSPReader
 from detector_worker.streams.stream_config import StreamConfig, StreamInfo
@@ -59,8 +59,12 @@ class SharedStream:
         self._notify, self._loop = notify, asyncio.get_running_loop()
         self._numbers = count(1)
         self._subscribers: tuple[Subscriber, ...] = ()  # replaced, never changed: threads go through it unlocked
-        self._reader = self._new_reader(config, self._take_status)
+        self._wh: tuple[int, int] | None = None
+        """How large its own pictures are."""
+        self._reader = self._new_reader(config, self._deliver, self._take_status)
         self._fallback: StreamReader | None = None
+        self._retired: list[StreamReader] = []
+        """Former fall-backs whose threads have not ended yet."""
         self._fallback_is_active = False
 
     def start(self) -> None:
@@ -83,7 +87,7 @@ class SharedStream:
     def request_stop(self) -> list[StreamReader]:
         """Ask its readers to end, without waiting; return them."""
         self._subscribers = ()  # what they have told already finds nobody any more
-        readers = [self._reader] if self._fallback is None else [self._reader, self._fallback]
+        readers = self._readers()
         for reader in readers:
             reader.request_stop()
         return readers
@@ -91,6 +95,8 @@ class SharedStream:
     def reconnect(self) -> None:
         """Connect anew at once."""
         self._reader.reconnect()
+        if self._fallback is not None:
+            self._fallback.reconnect()
 
     def latest_frame(self) -> Frame | None:
         """Return the newest frame, whichever source it came from."""
@@ -104,7 +110,8 @@ class SharedStream:
 
     def stuck_threads(self) -> list[Thread]:
         """Return the threads that are lost inside a library."""
-        return self._reader.stuck_threads() + (self._fallback.stuck_threads() if self._fallback else [])
+        self._retired = [reader for reader in self._retired if reader.stuck_threads()]
+        return [thread for reader in self._readers() for thread in reader.stuck_threads()]
 
     def check_silence(self) -> None:
         """Look for silent sources; to be called twice a second."""
@@ -112,14 +119,20 @@ class SharedStream:
         if self._fallback is not None:
             self._fallback.check_silence()
 
-    def _new_reader(self, config: StreamConfig, take_status: Callable[[StreamStatus], None]) -> StreamReader:
+    def _readers(self) -> list[StreamReader]:
+        current = [self._reader] if self._fallback is None else [self._reader, self._fallback]
+        return current + self._retired
+
+    def _new_reader(
+        self, config: StreamConfig, deliver: Callable[[Frame], None], take_status: Callable[[StreamStatus], None]
+    ) -> StreamReader:
         def notify(status: StreamStatus) -> None:
             with suppress(RuntimeError):  # the loop has gone: nobody wants to know any more
                 self._loop.call_soon_threadsafe(take_status, status)
 
         return StreamReader(
             self._source_maker(config),
-            self._deliver,
+            deliver,
             camera_id=self._camera_id,
             backoff=Backoff(base_s=config.reconnect_interval),
             notify=notify,
@@ -144,7 +157,16 @@ class SharedStream:
         return partial(HTTPSnapshotReader, *where, clock=self._clock, policy=self._policy, interval_s=config.interval_s)
 
     def _deliver(self, frame: Frame) -> None:
-        """Hand a frame to every subscriber, in the reader's thread."""
+        self._wh = frame.wh
+        self._hand_out(frame)
+
+    def _deliver_fallback(self, frame: Frame) -> None:
+        """In the pixels of the camera's own pictures: snapshots are often smaller."""
+        is_other = self._wh is not None and self._wh != frame.wh
+        self._hand_out(PairedFrame(frame, None, self._wh) if self._wh is not None and is_other else frame)
+
+    def _hand_out(self, frame: Frame) -> None:
+        """Give a frame to every subscriber, in the reader's thread."""
         for subscriber in self._subscribers:
             try:
                 subscriber.deliver(frame.seen_as(subscriber.camera_id))
@@ -178,11 +200,12 @@ class SharedStream:
     def _open_fallback(self) -> None:
         config = self.info.config.fallback()
         if config is not None and self._fallback is None:
-            self._fallback = self._new_reader(config, self._take_fallback_status)
+            self._fallback = self._new_reader(config, self._deliver_fallback, self._take_fallback_status)
             self._fallback.start()
 
     def _close_fallback(self) -> None:
         """Its thread ends by itself: nothing of it is delivered any more."""
         if self._fallback is not None:
             self._fallback.request_stop()
+            self._retired.append(self._fallback)
             self._fallback, self._fallback_is_active = None, False

@@ -76,13 +76,12 @@ class StreamManager:
             stream = SharedStream(
                 camera_id, config, clock=self._clock, policy=self._policy, links=self._links, notify=self._take_status
             )
-        is_new_camera = camera_id not in stream.cameras()
         stream.add(Subscriber(subscription_id, camera_id, deliver))
         self._by_subscription[subscription_id] = self._streams[key] = stream
         if not is_known:
             stream.start()
             self._schedule_check()
-        elif is_new_camera:
+        else:
             self._notify(replace(stream.info.status, camera_id=camera_id))
         if before is not None and before is not stream:
             before.remove(subscription_id)
@@ -102,6 +101,12 @@ class StreamManager:
     async def reconnect_stream(self, stream_id: str) -> None:
         """Connect anew at once, whatever state the camera is in; KeyError where there is no such stream."""
         self._by_subscription[stream_id].reconnect()
+
+    def reconnect_camera(self, camera_id: str) -> None:
+        """Connect anew to all that is watched under a camera's name, at once."""
+        for stream in self._streams.values():
+            if camera_id in stream.cameras():
+                stream.reconnect()
 
     async def stop_all_streams(self) -> None:
         """End everything, within two seconds."""
@@ -161,10 +166,13 @@ class StreamManager:
 
     def _check_silence(self) -> None:
         self._check = None
-        for stream in self._streams.values():
-            stream.check_silence()
         if self._streams:
             self._schedule_check()
+        for stream in self._streams.values():
+            try:
+                stream.check_silence()
+            except Exception:  # noqa: BLE001 - one camera's boundary: the others are still watched
+                _log.exception("The watchdog of a camera failed; it is tried again")
 
     async def _end_unless_watched(self, stream: SharedStream) -> None:
         if not stream.cameras():

@@ -21,6 +21,9 @@ __all__ = ["StreamReader"]
 _log: Final = logging.getLogger(__name__)
 _NO_HASTE: Final = frozenset({"authentication", "not_found"})
 """Errors that only people mend: a locked account must not be tried every few seconds."""
+_LATE_S: Final = 3.0
+"""Who looks for silence so late was away itself, frozen or asleep: no camera is to blame for that."""
+_UNDER_WAY: Final = frozenset({StreamState.CONNECTING, StreamState.ACTIVE, StreamState.STALLED})
 _ABORTED_FOR_S: Final = 1.0
 """How long a silent source may take to end its call before its thread is given up."""
 
@@ -32,8 +35,10 @@ class _Run:
     source: FrameSource
     stopping: threading.Event
     wake: threading.Event = field(default_factory=threading.Event)
-    silent_s: float | None = None
-    """Set when the watchdog has ended its call: for how long there had been no picture."""
+    fault: StreamError | None = None
+    """Why the watchdog has ended its call, once it has."""
+    aborted_s: float = 0.0
+    """When that was, monotonic seconds."""
     thread: threading.Thread | None = None
 
     def stop(self) -> None:
@@ -85,7 +90,7 @@ class StreamReader:
         self._lock = threading.RLock()
         self._status = StreamStatus(camera_id, StreamState.CONNECTING)
         self._watch = PictureWatch()
-        self._alive_s = clock.monotonic_s()
+        self._alive_s = self._checked_s = clock.monotonic_s()
         self._latest: Frame | None = None
         self._damaged_before = 0
         self._given_up: list[threading.Thread] = []
@@ -113,8 +118,9 @@ class StreamReader:
 
     def reconnect(self) -> None:
         """Connect anew at once: ends a waiting time, an open connection, and having given up."""
-        self._run.wake.set()
-        self._run.source.abort()
+        with self._lock:  # else the attempt that it wakes to could be the one that it ends
+            self._run.wake.set()
+            self._run.source.abort()
 
     def get_latest_frame(self) -> Frame | None:
         """Return the newest frame; None before the first."""
@@ -136,30 +142,47 @@ class StreamReader:
         """End a silent call, and give its thread up where that does not help; to be called twice a second."""
         with self._lock:
             run, now_s = self._run, self._clock.monotonic_s()
-            silent_s = now_s - max(self._alive_s, run.source.alive_s or 0.0)
-            if self._is_stopped or self._status.state not in {
-                StreamState.ACTIVE,
-                StreamState.CONNECTING,
-                StreamState.STALLED,
-            }:
+            was_away, self._checked_s = now_s - self._checked_s > _LATE_S, now_s
+            if was_away:
+                self._alive_s, run.aborted_s = max(self._alive_s, now_s), max(run.aborted_s, now_s)
+            if self._is_stopped or self._status.state not in _UNDER_WAY:
                 return
-            if silent_s >= self._silent_after_s and run.silent_s is None:
-                self._tell(StreamState.STALLED, "timeout", reason=f"No picture for {silent_s:.0f} s")
-                run.silent_s = silent_s
+            if run.fault is not None:
+                if now_s - run.aborted_s >= _ABORTED_FOR_S:
+                    self._give_up(run, run.fault)
+            elif (fault := self._silence(run.source, now_s)) is not None:
+                run.fault, run.aborted_s = fault, now_s
+                self._tell(StreamState.STALLED, "timeout", reason=str(fault))
                 run.source.abort()
-            elif silent_s >= self._silent_after_s + _ABORTED_FOR_S and run.silent_s is not None:
-                self._give_up(run)
+            elif self._status.state is StreamState.ACTIVE and run.source.alive_s is not None:
+                self._backoff.note_success(run.source.alive_s)
+                self._tell_warnings(run.source, now_s)
 
-    def _give_up(self, run: _Run) -> None:
+    def _silence(self, source: FrameSource, now_s: float) -> StreamError | None:
+        """Return what is wrong where no picture has come for too long; the same one again is a sign of life."""
+        same_s, silent_s = now_s - self._alive_s, now_s - max(self._alive_s, source.alive_s or self._alive_s)
+        if silent_s >= self._silent_after_s:
+            return self._timeout(f"No picture for {silent_s:.0f} s")
+        if self._frozen_after_s is not None and source.alive_s is not None and same_s >= self._frozen_after_s:
+            return self._timeout(f"The picture has not changed for {same_s:.0f} s")
+        return None
+
+    def _timeout(self, what: str) -> StreamError:
+        return stream_error("timeout", what, where=f"camera {self._camera_id}")
+
+    def _give_up(self, run: _Run, fault: StreamError) -> None:
         """Leave a thread that is stuck inside a library to itself; a new one goes on with a new source."""
+        following = self._new_run()
+        delay_s, told = self._next_attempt(fault)
+        self._start(following, after_s=delay_s)
         if run.thread is not None:
             self._given_up.append(run.thread)
         _log.warning("Camera %s: its thread is stuck in a call and was replaced", self._camera_id)
         run.stopping.set()
         run.wake.set()
         self._damaged_before += run.source.damaged
-        self._run = self._new_run()
-        self._start(self._run, after_s=self._tell_error(self._silence_error(run)))
+        self._run = following
+        self._publish(told)
 
     def _new_run(self) -> _Run:
         stopping = threading.Event()
@@ -174,7 +197,8 @@ class StreamReader:
     def _reader_loop(self, run: _Run, after_s: float | None) -> None:
         self._clock.wait(run.wake, after_s)
         while True:
-            run.wake.clear()  # before the look at stopping, which is set before it wakes
+            with self._lock:
+                run.wake.clear()  # before the look at stopping, which is set before it wakes
             if run.stopping.is_set():
                 return
             try:
@@ -189,49 +213,55 @@ class StreamReader:
 
     def _read_until_woken(self, run: _Run) -> None:
         with self._lock:
-            run.silent_s, self._alive_s = None, self._clock.monotonic_s()
+            if run is not self._run:
+                return
+            run.fault, self._alive_s = None, self._clock.monotonic_s()
             self._watch.forget()
             self._tell(StreamState.CONNECTING, attempt=self._backoff.errors)
         with closing(run.source) as source:
             source.handle_reconnection()
             while not run.wake.is_set() and (frame := source.read_frame()) is not None:
-                if run.silent_s is None and not run.stopping.is_set():
+                if run.fault is None and not run.stopping.is_set():
                     self._take(source, frame)
 
     def _take(self, source: FrameSource, frame: Frame) -> None:
         now_s = self._alive_s = self._clock.monotonic_s()
         self._watch.look(frame, now_s)
         if self._frozen_after_s is not None and self._watch.frozen_s >= self._frozen_after_s:
-            what = f"The picture has not changed for {self._watch.frozen_s:.0f} s"
-            raise stream_error("timeout", what, where=f"camera {self._camera_id}")
+            raise self._timeout(f"The picture has not changed for {self._watch.frozen_s:.0f} s")
         frame.frame_id = next(self._numbers)
         self._latest = frame
         self._backoff.note_success(now_s)
-        warnings = ("blind",) * self._watch.is_blind + ("clock_suspect",) * source.clock_is_suspect
-        if self._status.state is not StreamState.ACTIVE or warnings != self._status.warnings:
-            self._tell(StreamState.ACTIVE, warnings=warnings)
+        if self._status.state is not StreamState.ACTIVE:
+            self._tell(StreamState.ACTIVE, warnings=self._warnings(source, now_s))
+        else:
+            self._tell_warnings(source, now_s)
         self._deliver(frame)
+
+    def _warnings(self, source: FrameSource, now_s: float) -> tuple[str, ...]:
+        return ("blind",) * self._watch.is_blind(now_s) + ("clock_suspect",) * source.clock_is_suspect
+
+    def _tell_warnings(self, source: FrameSource, now_s: float) -> None:
+        warnings = self._warnings(source, now_s)
+        if warnings != self._status.warnings:
+            self._tell(StreamState.ACTIVE, warnings=warnings)
 
     def _wait_for_next_attempt(self, run: _Run, error: StreamError) -> None:
         """Tell the error and wait: for its time, or to be asked where that was the last attempt."""
         with self._lock:
             if run is not self._run or run.wake.is_set():  # replaced, or its call was ended on purpose
                 return
-            delay_s = self._tell_error(error if run.silent_s is None else self._silence_error(run))
+            delay_s, told = self._next_attempt(run.fault or error)
+            self._publish(told)
         self._clock.wait(run.wake, delay_s)
 
-    def _silence_error(self, run: _Run) -> StreamError:
-        what = f"No picture for {run.silent_s or self._silent_after_s:.0f} s"
-        return stream_error("timeout", what, where=f"camera {self._camera_id}")
-
-    def _tell_error(self, error: StreamError) -> float | None:
-        """Count an error and tell it; return the time until the next attempt, None: there is none."""
+    def _next_attempt(self, error: StreamError) -> tuple[float | None, StreamStatus]:
+        """Count an error; return the time until the next attempt, None where there is none, and what is to be told."""
         delay_s: float | None = self._backoff.next_delay_s(at_cap=error.error_class in _NO_HASTE)
         state, attempt = StreamState.ERROR, self._backoff.errors
         if 0 <= self._max_retries < attempt:
             state, delay_s = StreamState.FAILED, None
-        self._tell(state, error.error_class, attempt=attempt, retry_in_s=delay_s, reason=str(error))
-        return delay_s
+        return delay_s, StreamStatus(self._camera_id, state, error.error_class, attempt, delay_s, str(error))
 
     def _tell(
         self,
@@ -239,11 +269,13 @@ class StreamReader:
         error_class: str | None = None,
         *,
         attempt: int = 0,
-        retry_in_s: float | None = None,
         reason: str | None = None,
         warnings: tuple[str, ...] = (),
     ) -> None:
+        self._publish(StreamStatus(self._camera_id, state, error_class, attempt, reason=reason, warnings=warnings))
+
+    def _publish(self, status: StreamStatus) -> None:
         with self._lock:  # so nothing follows `request_stop`, and changes are told in their order
             if not self._is_stopped:
-                self._status = StreamStatus(self._camera_id, state, error_class, attempt, retry_in_s, reason, warnings)
-                self._notify(self._status)
+                self._status = status
+                self._notify(status)

@@ -9,12 +9,16 @@ from typing import Final
 import av
 
 from detector_worker.core.clock import Clock
+from detector_worker.core.exceptions import StreamError
 from detector_worker.core.frame import Frame
+from detector_worker.streams.picture_size import MAX_PIXELS, too_large
 from detector_worker.streams.stream_errors import stream_error, translated
 
 __all__ = ["VideoReader"]
 
 _SLICES_ONLY: Final = "SLICE"
+_LIMITS: Final = {"max_pixels": str(MAX_PIXELS)}
+"""Of the decoders, which refuse a picture from its header. What it hides by cropping shows with the first one."""
 
 
 class VideoReader(ABC):
@@ -77,13 +81,18 @@ class VideoReader(ABC):
 
     def _open(self, url: str, options: Mapping[str, str], timeout: tuple[float, float] | None = None) -> av.VideoStream:
         """Open with FFmpeg; its errors, of type av.FFmpegError, quote the URL. ``timeout``: of opening, of reading."""
-        self._container = av.open(url, "r", options=dict(options), timeout=timeout)
+        # The limits reach the decoders with which FFmpeg looks at the format as well.
+        self._container = av.open(url, "r", options={**options, **_LIMITS}, timeout=timeout)
         stream = next(iter(self._container.streams.video), None)
         if stream is None or stream.codec_context is None:
             self.close()
             raise stream_error("codec", where=self._where)
         stream.thread_type = _SLICES_ONLY  # frame threads would hold pictures back
         stream.codec_context.thread_count = 1
+        stream.codec_context.options = _LIMITS
+        if (error := self._size_error(stream.codec_context)) is not None:
+            self.close()
+            raise error
         self._pictures = self._sound_pictures(self._container, stream)
         return stream
 
@@ -94,9 +103,15 @@ class VideoReader(ABC):
         for packet in self._packets(container, stream):
             if self._stopping.is_set():
                 return
+            pictures: list[av.VideoFrame] | None = None
+            is_over_limit = False
             try:
                 pictures = stream.codec_context.decode(packet)
-            except av.FFmpegError:
+            except av.FFmpegError as exc:
+                is_over_limit = isinstance(exc, av.error.ArgumentError) and not stream.codec_context.width
+            if (error := self._size_error(stream.codec_context, is_over_limit=is_over_limit)) is not None:
+                raise error
+            if pictures is None:
                 is_damaged = True  # this packet only; the decoder goes on
                 self.damaged += 1
                 continue
@@ -105,3 +120,10 @@ class VideoReader(ABC):
                 self.damaged += is_damaged
                 if not is_damaged:
                     yield picture
+
+    def _size_error(self, decoder: av.VideoCodecContext, *, is_over_limit: bool = False) -> StreamError | None:
+        """Return the error where a decoder has met pictures that are too large; it forgets the size of some."""
+        for wh in ((decoder.width, decoder.height), (decoder.coded_width, decoder.coded_height)):
+            if wh[0] * wh[1] > MAX_PIXELS:
+                return too_large(wh, where=self._where)
+        return too_large(None, where=self._where) if is_over_limit else None

@@ -221,3 +221,30 @@ async def test_the_small_stream_is_analysed_and_pictures_come_from_the_large_one
     assert all(abs(side - 128) <= 12 for side in image.shape[:2])
     assert "bgr"[int(image[32, 32].argmax())] == "r"
     assert "bgr"[int(image[96, 96].argmax())] == "b"
+
+
+async def test_who_is_there_while_a_subscription_is_replaced_is_not_recorded_again(
+    folder: Path, running: WorkerProcess
+) -> None:
+    write_tiny_clip(folder / "parked.mp4", squares=[Square("green", (300.0, 160.0))], seconds=4.0)
+    clip = await asyncio.to_thread(Clip.load, folder / "parked.mp4")
+    async with (
+        RtspServer(same_film(clip)) as cameras,
+        connected(running.url) as client,
+        stored(running.services()) as (database, _),
+    ):
+        wish = {
+            "subscriptionIdentifier": "display-8;cam-8",
+            "rtspUrl": cameras.urls["cam-1"],
+            "modelUrl": str(folder / "tiny.mpta"),
+        }
+        await client.request("subscribe", **wish)
+        await client.wait_for("imageDetection", 1)
+        for fps in (4, 5, 6):
+            assert (await client.request("subscribe", **wish, targetFps=fps))["status"] == "success"
+            await asyncio.sleep(1.5)
+        await client.request("unsubscribe", subscriptionIdentifier="display-8;cam-8")
+        rows = await database.fetch("SELECT record_id FROM tiny_visits WHERE camera_id = 'cam-8'")
+
+    assert len(rows) == 1
+    assert len(client.payloads("imageDetection")) == 1

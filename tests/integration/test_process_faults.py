@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import sqlite3
+import time
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
@@ -198,3 +199,15 @@ async def test_a_camera_whose_archive_was_away_when_its_group_came_back_is_tried
                 lambda: "active" in {one["state"] for one in client.payloads("streamStatus")[seen:]},
                 timeout_s=told()[0]["retryInSeconds"] + 5,
             )
+
+
+async def test_a_group_that_hangs_does_not_keep_the_worker_from_stopping(folder: Path) -> None:
+    worker = await asyncio.to_thread(WorkerProcess, folder / "data")
+    with worker:
+        state = await asyncio.to_thread(health, worker)
+        os.kill(state["components"]["group-1"]["pid"], signal.SIGSTOP)
+        began_s = time.monotonic()
+        code = await asyncio.to_thread(worker.stop)
+
+    assert time.monotonic() - began_s <= 10
+    assert code == 0

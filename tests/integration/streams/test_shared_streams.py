@@ -7,6 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
 from support.cameras import FrameLog, StatusLog, wait_until
@@ -14,7 +15,7 @@ from support.tiny_clip import TinyClip, read_frame_number, write_tiny_clip
 
 from detector_worker.core.addresses import NetworkPolicy
 from detector_worker.core.entities import StreamState
-from detector_worker.core.frame import Frame
+from detector_worker.core.frame import Frame, PairedFrame
 from detector_worker.simulator.clip import Clip
 from detector_worker.simulator.faults import Fault
 from detector_worker.simulator.rtsp_server import RtspServer, same_film
@@ -123,6 +124,24 @@ async def test_snapshots_stand_in_while_rtsp_is_down_and_leave_when_it_is_back(
         assert manager.get_stream_info("gate").status.warnings == ()
 
 
+async def test_smaller_snapshots_stand_in_in_the_pixels_of_the_camera(
+    server: RtspServer, manager: StreamManager
+) -> None:
+    frames = FrameLog()
+    small = cv2.imencode(".jpg", np.full((192, 320, 3), 90, np.uint8))[1].tobytes()
+    async with SnapshotServer({"cam-1": small}) as snapshots:
+        config = _config(server.urls["cam-1"], fallback_url=snapshots.urls["cam-1"], snapshot_interval_s=0.2)
+        await manager.create_stream("gate", config, "d;gate", deliver=frames)
+        await frames.take(1)
+        server.set_fault("cam-1", Fault.REFUSE)
+        await wait_until(lambda: "fallback" in manager.get_stream_info("gate").status.warnings)
+        seen = (await frames.take(frames.waiting()))[-1]
+        await manager.stop_all_streams()
+
+    assert (seen.wh, seen.bgr().shape) == ((640, 384), (384, 640, 3))
+    assert seen.shows_detail  # there is nothing better to wait for
+
+
 async def test_a_frozen_camera_is_opened_anew_where_that_was_asked_for(
     server: RtspServer, manager: StreamManager, statuses: StatusLog
 ) -> None:
@@ -163,9 +182,11 @@ async def test_the_large_stream_is_open_only_while_crops_are_wanted(
     assert paired is not None
     assert (without.wh, paired.wh) == ((1280, 768), (1280, 768))
     assert (without.bgr().shape, paired.bgr().shape) == ((768, 1280, 3), (768, 1280, 3))
-    large_number, small_number = read_frame_number(paired._large.bgr()), read_frame_number(paired._small.bgr())  # type: ignore[attr-defined]
-    assert large_number >= 0
-    assert small_number >= 0
+    assert isinstance(paired, PairedFrame)
+    assert paired._large is not None
+    assert abs(paired._large.time_s - paired.time_s) <= 1.5 / _FPS  # the large one of the same moment
+    assert not without.shows_detail
+    assert paired.shows_detail
 
 
 async def wait_until_tended(detail: DetailStream, condition: Callable[[], bool]) -> None:

@@ -39,7 +39,7 @@ def test_everything_in_the_read_model_is_a_figure() -> None:
     )
     pipelines.set("desk;gate", PipelineRuns(0, 5, 1, 2))
     queues.set("redis", QueueState(ok=True, images=4))
-    services.set("group-1", ServiceState("ok"))
+    services.set("group-1", ServiceState("ok", stuck_threads=2))
     metrics = Metrics(streams=streams, cameras=cameras, pipelines=pipelines, queues=queues, services=services)
 
     values = _values(metrics)
@@ -57,6 +57,7 @@ def test_everything_in_the_read_model_is_a_figure() -> None:
     assert values["pipeline_runs_total", frozenset({"desk;gate", "partial"})] == 1
     assert values["queue", frozenset({"redis", "images"})] == 4
     assert values["service_up", frozenset({"group-1"})] == 1
+    assert values["stuck_threads", frozenset({"group-1"})] == 2
     assert address not in metrics.text().decode()
 
 

@@ -71,6 +71,13 @@ def test_a_car_of_another_colour_in_its_place_after_a_restart_is_another_one() -
     assert lane.ended == ["record-1"]
 
 
+def test_a_camera_that_comes_back_hours_after_the_restart_shows_somebody_else() -> None:
+    lane = restarted(saved_before(4.0, PARKED))
+    lane.play(10_000, 2, lambda s: [PARKED])
+
+    assert [visit.record_id for visit in lane.started] == ["record-100"]
+
+
 def test_after_ten_minutes_it_counts_as_another_car() -> None:
     lane = restarted(saved_before(610.0, PARKED))
     lane.play(11, 2, lambda s: [PARKED])

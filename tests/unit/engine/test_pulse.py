@@ -1,5 +1,7 @@
 """Which reports, or the lack of which, end a group's process."""
 
+import pytest
+
 from detector_worker.engine.group_owner import GroupReport
 from detector_worker.engine.pulse import Pulse
 
@@ -35,16 +37,23 @@ def test_a_new_process_has_a_minute() -> None:
     assert _ask(Pulse(0.0), 0.0, 90.0) == "60: gave no sign of life"
 
 
-def test_more_than_two_stuck_threads_are_too_many() -> None:
+@pytest.mark.parametrize(
+    ("report", "says"), [(_report(stuck_threads=3), "3 threads"), (_report(busy_s=31.0), "one frame for 31 s")]
+)
+def test_what_three_reports_in_a_row_tell_is_a_hang(report: GroupReport, says: str) -> None:
     pulse = Pulse(0.0)
-    pulse.note(_report(stuck_threads=3), 1.0)
-    assert "3 threads" in str(pulse.fault(1.0))
+    for second in (1.0, 2.0):
+        pulse.note(report, second)
+        assert pulse.fault(second) is None
+    pulse.note(report, 3.0)
+    assert says in str(pulse.fault(3.0))
 
 
-def test_a_frame_that_is_analysed_for_half_a_minute_is_a_hang() -> None:
+def test_what_one_report_tells_after_a_sleep_is_not() -> None:
     pulse = Pulse(0.0)
-    pulse.note(_report(busy_s=31.0), 1.0)
-    assert "31 s" in str(pulse.fault(1.0))
+    for second, busy_s in enumerate((0.1, 60.0, 0.1, 60.0)):
+        pulse.note(_report(busy_s=busy_s), float(second))
+        assert pulse.fault(float(second)) is None
 
 
 def test_nobody_is_blamed_for_a_silence_that_we_slept_through() -> None:

@@ -52,7 +52,7 @@ def test_a_camera_that_sees_nothing_for_ten_seconds_is_blind(kind: str, *, as_yu
     judged = []
     for second in range(12):
         watch.look(_frame(image, as_yuv=as_yuv), float(second))
-        judged.append(watch.is_blind)
+        judged.append(watch.is_blind(second))
     assert judged == [False] * 10 + [True] * 2
 
 
@@ -61,14 +61,14 @@ def test_sight_comes_back_at_once() -> None:
     for second in range(12):
         watch.look(_frame(120 + _noise(3)), float(second))
     watch.look(_frame(_SHARP), 12.0)
-    assert not watch.is_blind
+    assert not watch.is_blind(12.0)
 
 
 def test_a_sharp_picture_is_not_blind_however_long() -> None:
     watch = PictureWatch()
     for second in range(60):
         watch.look(_frame(_SHARP), float(second))
-    assert not watch.is_blind
+    assert not watch.is_blind(60.0)
 
 
 def test_the_same_picture_is_frozen_until_anything_changes() -> None:
@@ -85,6 +85,12 @@ def test_noise_alone_is_a_change() -> None:
     for second in range(5):
         watch.look(_frame(_SHARP.astype(np.float32) + _noise(8)), float(second))
     assert watch.frozen_s == 0
+
+
+def test_one_picture_of_nothing_is_enough_where_no_other_comes() -> None:
+    watch = PictureWatch()
+    watch.look(_frame(120 + _noise(3)), 0.0)
+    assert (watch.is_blind(9.0), watch.is_blind(10.0)) == (False, True)
 
 
 def test_it_looks_once_a_second() -> None:

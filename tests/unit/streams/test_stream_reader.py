@@ -229,14 +229,46 @@ def test_a_silent_source_is_told_aborted_and_opened_anew() -> None:
     assert "No picture" in str(error.reason)
 
 
-def test_a_source_that_says_it_is_alive_is_not_silent() -> None:
-    class SamePictures(_Source):
-        def read_frame(self) -> Frame | None:
-            while not self.frames and not self.aborted.wait(0.01):
-                self.alive_s = time.monotonic()
-            return super().read_frame()
+class _SamePictures(_Source):
+    """As HTTP snapshots that do not change: no new frame, but signs of life."""
 
-    reader = _reader(lambda stop: SamePictures(stop, frames=1, error=None), s := _Statuses(), silent_after_s=0.1)
+    def read_frame(self) -> Frame | None:
+        while not self.frames and not self.aborted.wait(0.01):
+            self.alive_s = time.monotonic()
+        return super().read_frame()
+
+
+def test_an_unchanged_snapshot_is_a_fault_where_that_was_asked_for() -> None:
+    reader = _reader(
+        lambda stop: _SamePictures(stop, frames=1, error=None), s := _Statuses(), frozen_after_s=0.5, base_s=60
+    )
+    reader.start()
+    s.wait_for(StreamState.ACTIVE)
+    wait_until_sync(_watched(reader, lambda: StreamState.ERROR in {status.state for status in s.all}))
+    assert reader.stop()
+
+    assert "not changed" in str(s.all[-1].reason)
+
+
+def test_a_camera_is_not_to_blame_for_a_time_in_which_nobody_looked() -> None:
+    clock = _FastClock(end_s=0)
+    reader = _reader(lambda stop: _Source(stop, frames=1, error=None), s := _Statuses(), clock=clock)
+    reader.start()
+    s.wait_for(StreamState.ACTIVE)
+    reader.check_silence()
+    clock.now_s += 100
+    reader.check_silence()
+    assert StreamState.STALLED not in {status.state for status in s.all}
+
+    for _ in range(20):
+        clock.now_s += 0.5
+        reader.check_silence()
+    s.wait_for(StreamState.STALLED)
+    assert reader.stop()
+
+
+def test_a_source_that_says_it_is_alive_is_not_silent() -> None:
+    reader = _reader(lambda stop: _SamePictures(stop, frames=1, error=None), s := _Statuses(), silent_after_s=0.1)
     reader.start()
     s.wait_for(StreamState.ACTIVE)
     end_s = time.monotonic() + 0.5

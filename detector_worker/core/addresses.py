@@ -33,7 +33,12 @@ _SECRET_IN_PATH: Final = re.compile(
 )
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
 _METADATA: Final = frozenset(
-    ipaddress.ip_address(text) for text in ("169.254.169.254", "169.254.170.2", "100.100.100.200", "fd00:ec2::254")
+    ipaddress.ip_address(text)
+    for text in (
+        *("169.254.169.254", "fd00:ec2::254"),  # nearly every cloud
+        *("169.254.170.2", "169.254.170.23", "fd00:ec2::23"),  # credentials of containers: ECS, EKS Pod Identity
+        *("168.63.129.16", "100.100.100.200", "192.0.0.192"),  # Azure, Alibaba, Oracle
+    )
 )
 
 
@@ -140,7 +145,8 @@ class Address:
 class NetworkPolicy:
     """To which addresses the worker may connect, and what it trusts there.
 
-    Multicast, unspecified and cloud metadata addresses: never. Link-local ones: only inside an ``allowed``
+    Multicast, unspecified and cloud metadata addresses (with those of EKS Pod Identity, Azure, Alibaba and Oracle):
+    never. Link-local ones: only inside an ``allowed``
     network that is itself link-local. Else whatever lies in ``allowed`` (empty: anywhere) and not in ``denied``.
     An IPv6 address that stands for an IPv4 one counts as both.
     """

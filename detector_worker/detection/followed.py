@@ -10,7 +10,6 @@ import numpy as np
 from detector_worker.core.entities import BoundingBox, DetectionResult, Shot, Visit
 from detector_worker.core.frame import Frame
 from detector_worker.detection.appearance import Histogram, likeness
-from detector_worker.detection.best_shots import is_cut
 
 __all__ = ["Followed", "Parts", "find_returned"]
 
@@ -43,7 +42,7 @@ class Followed:
     parts: Parts = ()  # the latest, with this track's id, which says whose they are
     part_classes: set[str] = field(default_factory=set)  # of all its frames
     part_places: dict[str, tuple[BoundingBox, bool]] = field(default_factory=dict)
-    """Where a part of each class was seen last, and whether the picture's edge cut it there."""
+    """Where a part of each class was seen last, and whether that was at the picture's edge."""
     votes: dict[str, float] = field(default_factory=dict)
     """Confidence gathered by each class: a detector calls one vehicle a car in this frame and a truck in the next."""
     inside: int = 0  # the frames in which it was a part of something, less the others
@@ -95,14 +94,16 @@ class Followed:
 
         A tracker hands the number of a vehicle that drives out to the one right behind it: their boxes overlap.
         """
-        places = {part.class_name: part.bounding_box for part in parts if not is_cut(part.bounding_box, bounds)}
-        gone = {name: place for name, (place, cut) in self.part_places.items() if cut}
-        return any(not places[name].iou(gone[name]) for name in places.keys() & gone.keys())
+        for name, (place, left) in self.part_places.items():
+            boxes = [part.bounding_box for part in parts if part.class_name == name] if left else []
+            if boxes and all(not box.iou(place) and not _is_at_edge(box, bounds) for box in boxes):
+                return True
+        return False
 
     def note_parts(self, bounds: BoundingBox) -> None:
         """Its parts were seen just now, at these places."""
         for part in self.parts:
-            self.part_places[part.class_name] = part.bounding_box, is_cut(part.bounding_box, bounds)
+            self.part_places[part.class_name] = part.bounding_box, _is_at_edge(part.bounding_box, bounds)
 
     def note_place(self, *, cut: bool) -> None:
         """It was surely seen just now; ``cut`` by the edge of the picture. What is unsure at the edge misleads."""
@@ -121,6 +122,14 @@ class Followed:
     def moment(self, frame: Frame, quality: float = 0.0) -> Shot:
         """Return the group as it was seen last, the object itself first."""
         return Shot(frame, (replace(self.detection, class_name=self.class_name), *self.parts), quality)
+
+
+def _is_at_edge(part: BoundingBox, bounds: BoundingBox) -> bool:
+    """True if a part is so near to the edge that it will not be seen again once it has gone on over it."""
+    reach = min(part.wh) / 2
+    return (
+        min(part.x1 - bounds.x1, bounds.x2 - part.x2) <= reach or min(part.y1 - bounds.y1, bounds.y2 - part.y2) <= reach
+    )
 
 
 def find_returned(others: Iterable[Followed], arrival: Followed, *, reentry_s: float) -> Followed | None:

@@ -22,7 +22,6 @@ _MAX_REDIRECTS: Final = 3
 _MAX_DISCARDED_BYTES: Final = 65_536
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _BY_STATUS: Final = {401: "authentication", 403: "authentication", 404: "not_found", 410: "not_found"}
-_Origin = tuple[str, str, int | None]
 _HEADERS: Final = {
     "Accept": "image/jpeg, image/png, multipart/x-mixed-replace, */*;q=0.1",
     "Accept-Encoding": "identity",
@@ -41,17 +40,13 @@ class HTTPCamera:
         """Prepare; needs the running loop. ``where`` names the camera in errors, without its password."""
         self._address, self._policy, self._where = address, policy, where
         self._session = new_session(policy, keepalive_s=keepalive_s)
-        self._basic: str | None = None
-        self._digest: tuple[ClientMiddlewareType, ...] = ()
-        self._basic_wanted = set[_Origin]()
-        """Who has asked for it: what was asked for over TLS is not sent without."""
+        self._user: tuple[str, str] | None = None
+        self._logins: dict[tuple[str, str, int | None], _Login] = {}
+        """By scheme, host and port: what was asked for over TLS is not sent without."""
         self._answer: ClientResponse | None = None
         parts = urlsplit(address.secret())
         if parts.username is not None:
-            user, password = unquote(parts.username), unquote(parts.password or "")
-            self._basic = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
-            if ":" not in user:  # impossible there, and so refused by aiohttp
-                self._digest = (DigestAuthMiddleware(user, password),)
+            self._user = unquote(parts.username), unquote(parts.password or "")
 
     async def ask(self, conditions: Mapping[str, str]) -> ClientResponse:
         """Ask for the camera's picture and return the answer once its header is there.
@@ -83,15 +78,28 @@ class HTTPCamera:
         await self._session.close()
 
     async def _get(self, target: Address, headers: Mapping[str, str]) -> ClientResponse:
-        is_own = self._basic is not None and _is_same_camera(target, self._address)
-        if is_own and _origin(target) in self._basic_wanted:
-            return await self._request(target, {**headers, "Authorization": self._basic or ""}, ())
-        response = await self._request(target, headers, self._digest if is_own else ())
-        if is_own and response.status == 401 and _offers_basic_first(response):
-            self._basic_wanted.add(_origin(target))
+        login = self._login(target)
+        if login is None:
+            return await self._request(target, headers, ())
+        if not login.is_basic_wanted:
+            response = await self._request(target, headers, login.digest)
+            if response.status != 401 or not _offers_basic_first(response):
+                return response
+            login.is_basic_wanted = True
             await _discard(response)
-            return await self._get(target, headers)
-        return response
+        return await self._request(target, {**headers, "Authorization": login.basic}, ())
+
+    def _login(self, target: Address) -> "_Login | None":
+        """Return how the camera knows us there; None where it is another host, or one that we left TLS for."""
+        origin, own = _origin(target), _origin(self._address)
+        is_upgrade = target.host == self._address.host and (own[0], origin[0]) == ("http", "https")
+        if self._user is None or not (origin == own or is_upgrade):
+            return None
+        if origin not in self._logins:
+            if len(self._logins) > _MAX_REDIRECTS:  # it leads to ever new ports
+                self._logins.clear()
+            self._logins[origin] = _Login(*self._user)
+        return self._logins[origin]
 
     async def _request(
         self, target: Address, headers: Mapping[str, str], middlewares: tuple[ClientMiddlewareType, ...]
@@ -135,11 +143,17 @@ def _offers_basic_first(response: ClientResponse) -> bool:
     return response.headers.get("WWW-Authenticate", "").lower().startswith("basic")
 
 
-def _is_same_camera(target: Address, camera: Address) -> bool:
-    """Tell whether it is the camera's own address, or its move into TLS, which may be at any port."""
-    is_upgrade = target.host == camera.host and (camera.scheme, target.scheme) == ("http", "https")
-    return is_upgrade or _origin(target) == _origin(camera)
+class _Login:
+    """User and password as one server wants them."""
+
+    def __init__(self, user: str, password: str) -> None:
+        self.basic: Final = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+        self.is_basic_wanted = False
+        # A user with a colon is impossible there, and so refused by aiohttp.
+        self.digest: Final[tuple[ClientMiddlewareType, ...]] = (
+            () if ":" in user else (DigestAuthMiddleware(user, password),)
+        )
 
 
-def _origin(address: Address) -> _Origin:
+def _origin(address: Address) -> tuple[str, str, int | None]:
     return address.scheme, address.host, address.port

@@ -11,8 +11,9 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from support.rtsp_peer import deaf_camera, ok, parse_camera, rtsp_peer, trap
+from support.rtsp_peer import SDP, deaf_camera, ok, parse_camera, rtsp_peer, trap
 from support.tiny_clip import TinyClip, read_frame_number, write_tiny_clip
+from support.unread_file import unread_file
 from support.waiting import wait_until
 
 from detector_worker.core.addresses import NetworkPolicy
@@ -279,6 +280,36 @@ async def test_pictures_of_another_size_in_mid_stream_are_delivered_as_they_are(
     assert set(sizes) <= {film.wh, (800, 480)}
 
 
+@pytest.fixture(scope="module")
+def too_large(tmp_path_factory: pytest.TempPathFactory) -> Clip:
+    film = write_tiny_clip(tmp_path_factory.mktemp("large") / "film.mp4", wh=(6400, 6272), fps=1, seconds=1)
+    return Clip.load(film.path)
+
+
+async def test_a_camera_with_pictures_that_are_too_large_is_refused(too_large: Clip, new_reader: _NewReader) -> None:
+    async with RtspServer(same_film(too_large)) as server:
+        error = await _error(new_reader(server.urls["cam-1"]))
+
+    assert error.error_class == "corrupt"
+    assert "6400 x 6272 pixels, refused undecoded (at most 40,000,000)" in error.what
+
+
+async def test_a_camera_whose_pictures_become_too_large_in_mid_stream_is_refused(
+    server: RtspServer, too_large: Clip, new_reader: _NewReader
+) -> None:
+    reader = new_reader(server.urls["cam-1"])
+    await _read(reader, 3)
+    server.switch_clip("cam-1", too_large)
+
+    def read_on() -> None:
+        while reader.read_frame():
+            pass
+
+    with pytest.raises(StreamError, match="refused undecoded") as caught:
+        await asyncio.to_thread(read_on)
+    assert caught.value.error_class == "corrupt"
+
+
 # Errors
 
 
@@ -441,6 +472,49 @@ async def test_udp_is_asked_for_where_the_camera_refuses_tcp(new_reader: _NewRea
     asked = [head.partition("Transport: ")[2].split(";")[0] for head in peer.heads if head.startswith("SETUP")]
     assert asked == ["RTP/AVP/TCP", "RTP/AVP/UDP"]
     assert error.error_class == "refused"
+
+
+@pytest.fixture
+def secret(tmp_path: Path) -> Iterator[Path]:
+    with unread_file(tmp_path) as path:
+        yield path
+
+
+_PLAYLIST = "#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\nfile://{file}\n#EXT-X-ENDLIST\n"
+_CONTROL = "c=IN IP4 127.0.0.1\r\na=control:file://{file}\r\n"
+
+
+def _described(body: str, kind: str = "application/sdp") -> Callable[[str], bytes]:
+    description = f"RTSP/1.0 200 OK\r\nCSeq: 0\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n{body}"
+    return lambda method: description.encode() if method == "DESCRIBE" else ok(method)
+
+
+@pytest.mark.parametrize("kind", ["application/sdp", "application/vnd.apple.mpegurl"])
+async def test_a_description_that_is_a_playlist_of_local_files_is_refused(
+    new_reader: _NewReader, secret: Path, kind: str
+) -> None:
+    async with rtsp_peer(_described(_PLAYLIST.format(file=secret), kind)) as peer:
+        error = await _error(new_reader(_url(peer.port)))
+
+    assert error.error_class == "codec"
+
+
+@pytest.mark.parametrize("text", [_PLAYLIST, SDP + _CONTROL])
+async def test_a_playlist_or_sdp_in_place_of_rtsp_is_refused(new_reader: _NewReader, secret: Path, text: str) -> None:
+    async with rtsp_peer(lambda _: (text.format(file=secret) + "\r\n\r\n").encode()) as peer:
+        error = await _error(new_reader(_url(peer.port)))
+
+    assert error.error_class == "corrupt"
+
+
+async def test_a_track_that_is_said_to_be_a_local_file_is_asked_of_the_camera(
+    new_reader: _NewReader, secret: Path
+) -> None:
+    async with rtsp_peer(_described(SDP + _CONTROL.format(file=secret))) as peer:
+        error = await _error(new_reader(_url(peer.port), open_timeout_s=0.5, read_timeout_s=0.5))
+
+    assert f"SETUP file://{secret} RTSP/1.0" in "".join(peer.heads)
+    assert error.error_class == "timeout"
 
 
 # Being ended from outside

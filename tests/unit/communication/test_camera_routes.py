@@ -1,5 +1,7 @@
 import asyncio
 import io
+import ipaddress
+import os
 import stat
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -55,13 +57,18 @@ class Room:
 
 @asynccontextmanager
 async def room(
-    folder: Path, *, tokens: tuple[str, ...] = (), listed: tuple[SubscriptionSpec, ...] = ()
+    folder: Path,
+    *,
+    tokens: tuple[str, ...] = (),
+    listed: tuple[SubscriptionSpec, ...] = (),
+    policy: NetworkPolicy | None = None,
 ) -> AsyncIterator[Room]:
     """The worker's room with the routes of cameras added."""
     async with serving(Settings(tokens=tokens)) as worker, aiohttp.ClientSession() as http:
         site = SiteCameras(worker.engine, services=worker.services, retry_s=0.05)
         kept_file = folder / "cameras.yaml"
-        lists = CameraLists(site, kept_file=kept_file, camera_policy=NetworkPolicy(), archive_policy=NetworkPolicy())
+        policy = policy or NetworkPolicy()
+        lists = CameraLists(site, kept_file=kept_file, camera_policy=policy, archive_policy=NetworkPolicy())
         lists.take_file(listed)
         access = AccessPolicy(tokens=[SecretStr(token) for token in tokens])
         worker.app.include_router(camera_router(lists=lists, site=site, streams=worker.streams, access=access))
@@ -248,13 +255,116 @@ async def test_the_operators_file_wins_over_what_was_imported(tmp_path: Path) ->
         assert here.held["gate"] == listed
 
 
-async def test_a_kept_list_that_is_damaged_stops_nothing_else(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    (tmp_path / "cameras.yaml").write_text(f"cameras: [{CANARY}")
+@pytest.mark.parametrize(
+    ("damaged", "words"),
+    [
+        (f"cameras: [{CANARY}".encode(), "no YAML"),
+        (f"cameras:\n  gate: {CANARY}\n".encode(), "no camera"),
+        (b"", "empty"),
+        (b"cameras: {\xff}", "UTF-8"),
+        (b"#" * (2**20 + 1), "too large"),
+    ],
+)
+async def test_over_a_kept_list_that_cannot_be_read_nothing_is_imported(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, damaged: bytes, words: str
+) -> None:
+    file = tmp_path / "cameras.yaml"
+    file.write_bytes(damaged)
     async with room(tmp_path) as here:
+        status, answer = await here.post(GATE)
+        assert (status, words in answer["detail"]) == (503, True)
+        assert here.held == {}
+        assert file.read_bytes() == damaged
+        file.unlink()
         assert await here.statuses(GATE) == {"gate": "started"}
 
-    assert "no YAML" in caplog.text
-    assert CANARY not in caplog.text
+    assert words in caplog.text
+    assert CANARY not in caplog.text + str(answer)
+
+
+async def test_where_the_system_does_not_let_the_kept_list_be_read_nothing_is_imported(tmp_path: Path) -> None:
+    (tmp_path / "cameras.yaml").mkdir()
+    async with room(tmp_path) as here:
+        status, answer = await here.post(GATE, replace=True)
+
+        assert (status, "Is a directory" in answer["detail"]) == (503, True)
+        assert here.held == {}
+
+
+async def test_a_kept_list_that_cannot_be_read_does_not_stop_the_operators_cameras(tmp_path: Path) -> None:
+    async with room(tmp_path) as here:
+        await here.statuses(GATE)
+        listed = here.held["gate"]
+    (tmp_path / "cameras.yaml").write_text("damaged")
+    async with room(tmp_path, listed=(listed,)) as here:
+        await wait_until(lambda: here.held.keys() == {"gate"})
+
+
+async def test_a_kept_list_that_is_mended_is_watched_with_the_next_import(tmp_path: Path) -> None:
+    async with room(tmp_path) as here:
+        await here.statuses(GATE)
+        sound = here.kept_file.read_bytes()
+    here.kept_file.write_text("damaged")
+    async with room(tmp_path) as here:
+        await here.post(YARD)
+        here.kept_file.write_bytes(sound)
+        await here.statuses("archive: /a.mpta\ncameras:\n" + YARD)
+
+        await wait_until(lambda: here.held.keys() == {"gate", "yard"})
+
+
+async def test_a_kept_camera_that_is_refused_by_now_is_not_lost_by_an_import(tmp_path: Path) -> None:
+    async with room(tmp_path) as here:
+        await here.statuses(GATE + YARD + "    minSize: 7\n")
+        before = here.held["yard"]
+    policy = NetworkPolicy(denied=(ipaddress.ip_network("10.0.0.8/32"),))
+    async with room(tmp_path, policy=policy) as here:
+        assert await here.statuses(GATE) == {"gate": "unchanged"}
+        assert here.held.keys() == {"gate"}
+    async with room(tmp_path) as here:
+        await wait_until(lambda: here.held.keys() == {"gate", "yard"})
+        assert here.held["yard"] == before
+
+
+async def test_what_a_kept_list_says_for_all_stays_with_a_camera_that_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "cameras.yaml").write_text(GATE + YARD)
+    policy = NetworkPolicy(denied=(ipaddress.ip_network("10.0.0.8/32"),))
+    async with room(tmp_path, policy=policy) as here:
+        await here.statuses(GATE)
+    async with room(tmp_path) as here:
+        await wait_until(lambda: here.held.keys() == {"gate", "yard"})
+
+
+async def test_replace_ends_a_kept_camera_that_is_refused_too(tmp_path: Path) -> None:
+    async with room(tmp_path) as here:
+        await here.statuses(GATE + YARD)
+    policy = NetworkPolicy(denied=(ipaddress.ip_network("10.0.0.8/32"),))
+    async with room(tmp_path, policy=policy) as here:
+        await here.statuses(GATE, replace=True)
+
+    assert "yard" not in here.kept_file.read_text()
+
+
+async def test_an_import_while_the_kept_list_is_still_read_loses_nothing(tmp_path: Path) -> None:
+    async with room(tmp_path) as here:
+        await here.statuses(GATE + YARD)
+        kept = here.kept_file.read_bytes()
+    here.kept_file.unlink()
+    os.mkfifo(here.kept_file)  # who reads it waits for who writes it
+    async with room(tmp_path) as here:
+        writer = await asyncio.to_thread(os.open, here.kept_file, os.O_WRONLY)
+        posted = asyncio.create_task(here.statuses(GATE + "    minSize: 9\n"))
+        await asyncio.wait([posted], timeout=0.3)
+        os.write(writer, kept)
+        os.close(writer)
+        statuses = await posted
+        await wait_until(lambda: here.held.keys() == {"gate", "yard"})
+
+        assert statuses == {"gate": "replaced"}
+        assert here.held["gate"].options.min_size_px == 9
+    async with room(tmp_path) as here:
+        await wait_until(lambda: here.held.keys() == {"gate", "yard"})
+        assert here.held["gate"].options.min_size_px == 9
 
 
 async def test_a_list_that_cannot_be_kept_changes_nothing(tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ def test_loopback_private_and_public_addresses_are_permitted_by_default(text: st
     [
         "169.254.169.254", "169.254.3.4", "fe80::1", "224.0.0.1", "ff02::1", "0.0.0.0", "::", "255.255.255.255",  # noqa: S104 - an address to be refused
         "::ffff:169.254.169.254", "::ffff:0.0.0.0", "2002:a9fe:a9fe::1", "64:ff9b::a9fe:a9fe", "fd00:ec2::254",
-        "100.100.100.200",
+        "100.100.100.200", "fd00:ec2::23", "169.254.170.23", "168.63.129.16", "192.0.0.192", "::ffff:168.63.129.16",
     ],
 )  # fmt: skip
 def test_link_local_metadata_and_multicast_addresses_never_are(text: str) -> None:
@@ -151,6 +151,14 @@ def test_no_spelling_of_the_metadata_address_resolves(host: str) -> None:
 
 def test_resolving_gives_the_checked_addresses() -> None:
     assert resolve_and_check(parse("rtsp://127.0.0.1:8554/cam-1"), NetworkPolicy()) == ("127.0.0.1",)
+
+
+def test_a_name_that_leads_to_where_nobody_may_go_is_refused() -> None:
+    loopback = NetworkPolicy(denied=(ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128")))
+
+    with pytest.raises(MessageProcessingError, match="must not connect") as caught:
+        resolve_and_check(parse("rtsp://localhost:8554/cam-1"), loopback)
+    assert caught.value.code == "url_refused"
 
 
 def test_a_name_that_cannot_exist_is_an_os_error() -> None:

@@ -344,11 +344,12 @@ def _truck(y: float) -> list[Row]:
     return [box(200, y, w=200, h=200, name="truck"), box(210, y + 140, w=180, h=60, name="frontal")]
 
 
-def test_a_truck_right_behind_one_that_drives_out_is_another_visit() -> None:
+@pytest.mark.parametrize("last_front_y", [400.0, 330.0], ids=["cut by the edge", "near to the edge"])
+def test_a_truck_right_behind_one_that_drives_out_is_another_visit(last_front_y: float) -> None:
     """Their boxes overlap, so the tracker hands the first one's number on; a front that left does not come back."""
     lane = Lane(expected=["truck", "frontal"])
     lane.play(0, 2, lambda s: _truck(60))
-    lane.play(2, 2, lambda s: _truck(60 + 60 * s))
+    lane.play(2, 2, lambda s: [row for row in _truck(60 + 60 * s) if row[1] < last_front_y])
     lane.play(4, 3, lambda s: _truck(100))
 
     assert [visit.track_id for visit in lane.started] == [lane.started[0].track_id] * 2

@@ -75,3 +75,11 @@ def test_closing_lets_a_waiting_reader_go() -> None:
 
     assert not reader.is_alive()
     assert slot.waiting_since_s() is None
+
+
+def test_a_camera_of_the_wanted_rate_loses_no_frame_to_its_jitter() -> None:
+    slot = FrameSlot(target_fps=5, lossless=False)
+    camera_s = [n / 5 + (0.015 if n % 2 else -0.015) for n in range(50)]
+    taken = [slot.take().time_s for time_s in camera_s if slot.put(frame(time_s))]
+
+    assert len(taken) == 50

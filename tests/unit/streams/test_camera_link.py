@@ -140,6 +140,39 @@ def test_a_client_that_does_not_read_makes_the_camera_wait_and_costs_no_memory(b
     assert _received(bench.client, sent_bytes) == b"x" * sent_bytes
 
 
+def test_a_slow_ffmpeg_leaves_little_waiting_on_its_way(bench: _Bench) -> None:
+    bench.play()
+    bench.camera.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65_536)
+    bench.camera.settimeout(0.5)
+    sent_bytes = list[int]()
+    sender = threading.Thread(target=lambda: sent_bytes.append(_sent_until_refused(bench.camera, b"x" * 65_536)))
+    sender.start()
+    received_bytes = 0
+    deadline_s = time.monotonic() + 2
+    while time.monotonic() < deadline_s:
+        received_bytes += len(_received(bench.client, 65_536))
+        time.sleep(0.02)
+    sender.join()
+
+    assert received_bytes > _MB
+    assert sent_bytes[0] - received_bytes < 2.5 * _MB  # measured: 1.1 to 1.3 MB; without the bound 4.2 to 5.4 MB
+
+
+def test_what_a_camera_of_80_megabits_sends_passes_without_delay(bench: _Bench) -> None:
+    bench.play()
+    picture, slowest_s = b"x" * 400_000, 0.0  # 25 a second
+    for _ in range(25):
+        started_s = time.monotonic()
+        sender = threading.Thread(target=bench.camera.sendall, args=(picture,))
+        sender.start()
+        assert len(_received(bench.client, len(picture))) == len(picture)
+        sender.join()
+        slowest_s = max(slowest_s, time.monotonic() - started_s)
+        time.sleep(max(0.0, 0.04 - (time.monotonic() - started_s)))
+
+    assert slowest_s < 0.5  # measured: 0.05, as without small buffers
+
+
 @pytest.mark.parametrize(
     "flood",
     [

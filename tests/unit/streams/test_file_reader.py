@@ -3,8 +3,10 @@ import threading
 from itertools import pairwise
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
+from av.bitstream import BitStreamFilterContext
 from support.assets import assets_dir
 from support.tiny_clip import Square, read_frame_number, write_tiny_clip
 
@@ -89,6 +91,31 @@ def test_what_is_no_film_is_refused(tmp_path: Path, name: str, content: bytes | 
     with pytest.raises(StreamError, match=name) as caught:
         _reader(tmp_path / name).connect()
     assert error_class in (None, caught.value.error_class)
+
+
+@pytest.mark.parametrize(("codec", "suffix"), [("libx264", "mp4"), ("libx264", "h264"), ("mjpeg", "avi")])
+def test_a_film_with_pictures_that_are_too_large_is_refused(tmp_path: Path, codec: str, suffix: str) -> None:
+    clip = write_tiny_clip(tmp_path / f"film.{suffix}", wh=(6400, 6272), fps=1, seconds=1, codec=codec)
+
+    with pytest.raises(StreamError, match="at most 40,000,000") as caught:
+        _read_all(clip.path)
+    assert caught.value.error_class == "corrupt"
+
+
+def test_pictures_that_are_too_large_do_not_become_allowed_by_cropping(tmp_path: Path) -> None:
+    large = write_tiny_clip(tmp_path / "film.h264", wh=(6400, 6272), fps=1, seconds=1)
+    cropped = tmp_path / "cropped.h264"
+    with av.open(str(large.path)) as source, av.open(str(cropped), "w") as target:
+        stream = source.streams.video[0]
+        crop = BitStreamFilterContext("h264_metadata=crop_right=6000:crop_bottom=6000", stream)
+        written = target.add_stream_from_template(stream)
+        for packet in source.demux(stream):
+            for changed in crop.filter(packet) if packet.size else ():
+                changed.stream = written
+                target.mux(changed)
+
+    with pytest.raises(StreamError, match="at most 40,000,000"):
+        _read_all(cropped)
 
 
 def test_a_protocol_in_the_name_is_taken_as_a_name(tmp_path: Path) -> None:

@@ -3,12 +3,13 @@ import base64
 import hashlib
 import re
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from aiohttp import web
 from support.http_cameras import NO_LOOPBACK, Answer, encoded, http_camera, new_reader, raw_camera, read
+from support.unread_file import unread_file
 
 from detector_worker.core.addresses import NetworkPolicy
 from detector_worker.core.exceptions import StreamError
@@ -203,6 +204,33 @@ async def test_a_redirect_to_where_nobody_may_go_is_refused(location: str, words
     assert len(camera.requests) == 1
 
 
+@pytest.fixture
+def secret(tmp_path: Path) -> Iterator[Path]:
+    with unread_file(tmp_path) as path:
+        yield path
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\nfile://%s\n#EXT-X-ENDLIST\n",
+        b"v=0\r\no=- 1 1 IN IP4 0\r\ns=x\r\nt=0 0\r\nm=video 0 RTP/AVP 96\r\na=control:file://%s\r\n",
+        b"ffconcat version 1.0\nfile %s\n",
+    ],
+)
+@pytest.mark.parametrize("kind", ["image/jpeg", "application/vnd.apple.mpegurl", "application/sdp"])
+async def test_an_answer_that_names_a_local_file_is_no_picture_and_the_file_stays_unread(
+    secret: Path, body: bytes, kind: str
+) -> None:
+    async def answer(_: web.Request) -> web.StreamResponse:
+        return web.Response(body=body % str(secret).encode(), content_type=kind)
+
+    async with http_camera(answer) as camera:
+        error = await _error_of(new_reader(camera.port))
+
+    assert error.error_class == "codec"
+
+
 async def test_no_other_port_of_the_host_gets_the_credentials() -> None:
     async def ask_for_them(_: web.Request) -> web.Response:
         return web.Response(status=401, headers={"WWW-Authenticate": 'Basic realm="thief"'})
@@ -275,6 +303,54 @@ async def test_https_to_a_camera_without_tls_is_a_tls_error() -> None:
         error = await _error_of(new_reader(camera.port, url="https://127.0.0.1:{port}/"))
 
     assert error.error_class == "tls"
+
+
+@pytest.mark.parametrize("wants", [_wants_basic, _wants_digest])
+async def test_the_credentials_go_along_where_the_camera_moves_into_tls(
+    self_signed: ssl.SSLContext, wants: Callable[[list[str]], Answer]
+) -> None:
+    policy, accepted = NetworkPolicy(verify_certificates=False), list[str]()
+    async with http_camera(wants(accepted), tls=self_signed) as inner:
+        to_tls = _redirecting(f"https://127.0.0.1:{inner.port}/shot")
+        async with http_camera(to_tls) as outer:
+            frames = await read(new_reader(outer.port, url=_WITH_LOGIN, policy=policy), 2)
+
+    assert len(frames) == len(accepted) == 2
+    assert not [one for one in outer.requests if "Authorization" in one.headers]
+
+
+async def test_the_credentials_do_not_go_along_into_the_tls_of_another_host(self_signed: ssl.SSLContext) -> None:
+    policy = NetworkPolicy(verify_certificates=False)
+    async with (
+        http_camera(_wants_basic([]), tls=self_signed) as other,
+        http_camera(_redirecting(f"https://localhost:{other.port}/shot")) as camera,
+    ):
+        error = await _error_of(new_reader(camera.port, url=_WITH_LOGIN, policy=policy))
+
+    assert error.error_class == "authentication"
+    assert other.requests
+    assert not [one for one in other.requests if "Authorization" in one.headers]
+
+
+async def test_the_credentials_do_not_go_out_of_tls(self_signed: ssl.SSLContext) -> None:
+    policy, accepted = NetworkPolicy(verify_certificates=False), list[str]()
+    lets_in = _wants_basic(accepted)
+    async with http_camera(_wants_basic([])) as plain:
+
+        async def answer(request: web.Request) -> web.StreamResponse:
+            response = await lets_in(request)
+            if response.status == 200:
+                return web.Response(status=302, headers={"Location": f"http://127.0.0.1:{plain.port}/shot"})
+            return response
+
+        async with http_camera(answer, tls=self_signed) as camera:
+            url = _WITH_LOGIN.replace("http:", "https:")
+            error = await _error_of(new_reader(camera.port, url=url, policy=policy))
+
+    assert error.error_class == "authentication"
+    assert accepted
+    assert plain.requests
+    assert not [one for one in plain.requests if "Authorization" in one.headers]
 
 
 async def test_an_endless_refusal_is_not_read() -> None:

@@ -7,7 +7,7 @@ import webbrowser
 from pathlib import Path
 
 _ROOT = Path(__file__).parents[1]
-# Most tests wait for sockets, timers and servers: two files at a time. Faults and figures want the machine for themselves.
+# Most tests wait for sockets and servers: two files at a time. Faults and figures want the machine for themselves.
 _TWO_AT_A_TIME = ["-n", "2", "--dist", "loadfile"]
 _SELECTIONS = {
     "all": ["tests", "-m", "not faults and not performance", *_TWO_AT_A_TIME],

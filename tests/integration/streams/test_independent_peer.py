@@ -16,7 +16,7 @@ from typing import Literal
 import av
 import pytest
 from support.rtsp_peer import parse_camera
-from support.tiny_clip import TinyClip, read_frame_number, write_tiny_clip
+from support.tiny_clip import TinyClip, read_frame_number
 
 from detector_worker.core.addresses import NetworkPolicy
 from detector_worker.core.clock import SystemClock
@@ -27,11 +27,6 @@ from detector_worker.streams.camera_link import CameraLinks
 from detector_worker.streams.frame_reader import RTSPReader
 
 _FPS = 20
-
-
-@pytest.fixture(scope="module")
-def film(tmp_path_factory: pytest.TempPathFactory) -> TinyClip:
-    return write_tiny_clip(tmp_path_factory.mktemp("film") / "film.mp4", fps=_FPS, seconds=2, gop=10)
 
 
 def _numbers(

@@ -27,11 +27,6 @@ _FPS = 20
 
 
 @pytest.fixture(scope="module")
-def film(tmp_path_factory: pytest.TempPathFactory) -> TinyClip:
-    return write_tiny_clip(tmp_path_factory.mktemp("film") / "film.mp4", fps=_FPS, seconds=2, gop=10)
-
-
-@pytest.fixture(scope="module")
 def clip(film: TinyClip) -> Clip:
     return Clip.load(film.path)
 
@@ -40,18 +35,6 @@ def clip(film: TinyClip) -> Clip:
 async def server(clip: Clip) -> AsyncIterator[RtspServer]:
     async with RtspServer(same_film(clip, 4)) as running:
         yield running
-
-
-@pytest.fixture
-async def statuses() -> StatusLog:
-    return StatusLog()
-
-
-@pytest.fixture
-async def manager(statuses: StatusLog) -> AsyncIterator[StreamManager]:
-    manager = StreamManager(notify=statuses)
-    yield manager
-    await manager.stop_all_streams()
 
 
 def _config(url: str, **others: object) -> StreamConfig:

@@ -30,27 +30,10 @@ def any_film(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     return write_tiny_clip(path, fps=_FPS, seconds=2, gop=10, b_frames=request.param)
 
 
-@pytest.fixture(scope="module")
-def film(tmp_path_factory: pytest.TempPathFactory) -> TinyClip:
-    return write_tiny_clip(tmp_path_factory.mktemp("film") / "film.mp4", fps=_FPS, seconds=2, gop=10)
-
-
 @pytest.fixture
 async def server(film: TinyClip) -> AsyncIterator[RtspServer]:
     async with RtspServer(same_film(Clip.load(film.path), 3)) as running:
         yield running
-
-
-@pytest.fixture
-async def statuses() -> StatusLog:
-    return StatusLog()
-
-
-@pytest.fixture
-async def manager(statuses: StatusLog) -> AsyncIterator[StreamManager]:
-    manager = StreamManager(notify=statuses)
-    yield manager
-    await manager.stop_all_streams()
 
 
 def _rtsp(url: str, *, max_retries: int = -1, reconnect_interval: float = 0.2) -> StreamConfig:

@@ -51,7 +51,7 @@ async def make_films(orders: Sequence[FilmOrder], *, cache: Path, progress: Film
     """
     shares = _SPAWN.RawArray(ctypes.c_double, len(orders))
     leash, held = _SPAWN.Pipe(duplex=False)
-    processes = min(len(orders), os.cpu_count() or 1)
+    processes, others = min(len(orders), os.cpu_count() or 1), set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(processes, mp_context=_SPAWN, initializer=_be_renderer, initargs=(leash, shares))
     numbers: dict[asyncio.Future[Film], int] = {}
     try:
@@ -72,6 +72,8 @@ async def make_films(orders: Sequence[FilmOrder], *, cache: Path, progress: Film
         raise ServiceError(what, where="films", mend="Start again; it may have been out of memory.") from exc
     finally:
         held.close()  # the renderers see it and are gone
+        for renderer in set(multiprocessing.active_children()) - others:
+            renderer.kill()  # those too that are still importing
         for future in numbers:
             if not future.cancel() and not future.cancelled():
                 future.exception()  # nobody misses it

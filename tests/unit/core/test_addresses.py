@@ -1,6 +1,10 @@
 import ipaddress
 import pickle
+import shutil
 import string
+import subprocess
+import sys
+from pathlib import Path
 from urllib.parse import quote
 
 import orjson
@@ -164,3 +168,29 @@ def test_a_name_that_leads_to_where_nobody_may_go_is_refused() -> None:
 def test_a_name_that_cannot_exist_is_an_os_error() -> None:
     with pytest.raises(OSError, match=r"[Nn]ame"):
         resolve_and_check(parse("rtsp://" + "a." * 120 + "..b/"), NetworkPolicy())
+
+
+_ASK = """
+from detector_worker.core.addresses import Address, NetworkPolicy, resolve_and_check
+from detector_worker.core.exceptions import MessageProcessingError
+try:
+    print(resolve_and_check(Address.parse("rtsp://camera.test/x", frozenset({"rtsp"})), NetworkPolicy()))
+except MessageProcessingError as exc:
+    print(exc.code, exc)
+"""
+
+
+@pytest.mark.parametrize(("ip", "says"), [("169.254.169.254", "url_refused"), ("10.0.0.7", "('10.0.0.7',)")])
+def test_a_name_is_judged_by_the_address_it_leads_to(tmp_path: Path, ip: str, says: str) -> None:
+    """In a mount namespace of its own, whose /etc/hosts knows the name."""
+    hosts = tmp_path / "hosts"
+    hosts.write_text(f"{ip} camera.test\n")
+    script = 'mount --bind "$1" /etc/hosts && exec "$2" -c "$3"'
+    command = ["unshare", "--mount", "sh", "-c", script, "sh", str(hosts), sys.executable, _ASK]
+    if shutil.which("unshare") is None or subprocess.run(["unshare", "--mount", "true"], check=False).returncode:  # noqa: S607
+        pytest.skip("needs a mount namespace: Linux, and root")
+
+    answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
+
+    assert answer.stdout.startswith(says)
+    assert ip in answer.stdout

@@ -234,7 +234,7 @@ class _Run:
                 await self._faulty.set_fault(case.camera_id, None)
             self._ended_s[case.name] = time.monotonic()
             if case.only_people_mend_it:
-                await self._group.reconnect(self._watched[case.camera_id])
+                await self._group.reconnect(case.camera_id)
         await starting
         self._note_told(KILLED)
         self._ended_s[KILLED.name] = time.monotonic()

@@ -12,9 +12,16 @@ from typing import Any, Final, NoReturn, Self
 from urllib.parse import urlsplit
 
 from detector_worker.core.exceptions import MessageProcessingError
-from detector_worker.core.name_lookup import look_up, read_numeric
+from detector_worker.core.name_lookup import look_up, look_up_on_loop, read_numeric
 
-__all__ = ["Address", "IPNetwork", "NetworkPolicy", "check_if_numeric", "resolve_and_check"]
+__all__ = [
+    "Address",
+    "IPNetwork",
+    "NetworkPolicy",
+    "check_if_numeric",
+    "resolve_and_check",
+    "resolve_and_check_on_loop",
+]
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -180,6 +187,13 @@ def resolve_and_check(address: Address, policy: NetworkPolicy, *, timeout_s: flo
         OSError: The name cannot be resolved in time (`socket.gaierror`); what that means, the caller knows.
     """
     return _permitted(look_up(address.host, address.port, timeout_s=timeout_s), address, policy)
+
+
+async def resolve_and_check_on_loop(
+    address: Address, policy: NetworkPolicy, *, timeout_s: float = 5.0
+) -> tuple[str, ...]:
+    """As `resolve_and_check`, for the event loop."""
+    return _permitted(await look_up_on_loop(address.host, address.port, timeout_s=timeout_s), address, policy)
 
 
 def check_if_numeric(address: Address, policy: NetworkPolicy) -> None:

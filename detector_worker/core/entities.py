@@ -211,6 +211,11 @@ class StreamState(StrEnum):
     FAILED = "failed"
     STOPPED = "stopped"
 
+    @property
+    def is_down(self) -> bool:
+        """True where no picture comes, for a known reason."""
+        return self in {StreamState.ERROR, StreamState.FAILED, StreamState.STALLED}
+
 
 @dataclass(frozen=True, slots=True)
 class StreamStatus:

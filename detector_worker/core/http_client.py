@@ -1,15 +1,12 @@
 """HTTP on behalf of whoever wrote an address: only to where the policy lets us, and never more than was asked for."""
 
-import asyncio
 import socket
-import threading
-from contextlib import suppress
 from typing import Final
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from detector_worker.core.addresses import Address, NetworkPolicy, resolve_and_check
+from detector_worker.core.addresses import Address, NetworkPolicy, resolve_and_check_on_loop
 
 __all__ = ["CheckedResolver", "new_session"]
 
@@ -34,7 +31,7 @@ class CheckedResolver(AbstractResolver):
             OSError: There is no such host.
         """
         name = f"[{host}]" if ":" in host else host
-        found = await _looked_up(Address.parse(f"http://{name}:{port}", _SCHEMES), self._policy)
+        found = await resolve_and_check_on_loop(Address.parse(f"http://{name}:{port}", _SCHEMES), self._policy)
         return [
             ResolveResult(
                 hostname=host,
@@ -71,29 +68,3 @@ def new_session(policy: NetworkPolicy, *, keepalive_s: float = 15.0) -> aiohttp.
         timeout=aiohttp.ClientTimeout(total=None),
         trust_env=False,
     )
-
-
-async def _looked_up(address: Address, policy: NetworkPolicy) -> tuple[str, ...]:
-    """In a daemon thread: nobody can end a look-up that hangs, and a loop waits for its executor's threads."""
-    loop = asyncio.get_running_loop()
-    found: asyncio.Future[tuple[str, ...]] = loop.create_future()
-
-    def tell(result: tuple[str, ...] | Exception) -> None:
-        if found.done():
-            return
-        if isinstance(result, Exception):
-            found.set_exception(result)
-        else:
-            found.set_result(result)
-
-    def look_up() -> None:
-        result: tuple[str, ...] | Exception
-        try:
-            result = resolve_and_check(address, policy)
-        except Exception as exc:  # noqa: BLE001 - handed over to who waits
-            result = exc
-        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            loop.call_soon_threadsafe(tell, result)
-
-    threading.Thread(target=look_up, name="look-up", daemon=True).start()
-    return await found

@@ -1,10 +1,11 @@
 """Host names to IP addresses, with the deadline that the system's own look-up lacks."""
 
+import asyncio
 import socket
 import threading
 from concurrent.futures import Future
 
-__all__ = ["look_up", "read_numeric"]
+__all__ = ["look_up", "look_up_on_loop", "read_numeric"]
 
 
 def look_up(host: str, port: int | None, *, timeout_s: float) -> tuple[str, ...]:
@@ -14,10 +15,24 @@ def look_up(host: str, port: int | None, *, timeout_s: float) -> tuple[str, ...]
         OSError: It cannot be resolved (`socket.gaierror`), or not in time.
     """
     try:
-        return read_numeric(host, port)
-    except OSError:
-        pass  # a name
+        return _begun(host, port).result(timeout_s)
+    except TimeoutError:
+        raise _late() from None
+
+
+async def look_up_on_loop(host: str, port: int | None, *, timeout_s: float) -> tuple[str, ...]:
+    """As `look_up`, without blocking; who is cancelled waits no longer."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await asyncio.wrap_future(_begun(host, port))
+    except TimeoutError:
+        raise _late() from None
+
+
+def _begun(host: str, port: int | None) -> Future[tuple[str, ...]]:
+    """Ask in a daemon thread: nobody can end a look-up that hangs, and nobody must wait for it at the end."""
     answer: Future[tuple[str, ...]] = Future()
+    answer.set_running_or_notify_cancel()  # it cannot be cancelled from now on
 
     def ask() -> None:
         try:
@@ -25,11 +40,15 @@ def look_up(host: str, port: int | None, *, timeout_s: float) -> tuple[str, ...]
         except OSError as exc:
             answer.set_exception(exc)
 
-    threading.Thread(target=ask, name=f"look-up of {host}", daemon=True).start()
     try:
-        return answer.result(timeout_s)
-    except TimeoutError:
-        raise socket.gaierror(socket.EAI_AGAIN, "the name was not resolved in time") from None
+        answer.set_result(read_numeric(host, port))
+    except OSError:  # a name
+        threading.Thread(target=ask, name=f"look-up of {host}", daemon=True).start()
+    return answer
+
+
+def _late() -> socket.gaierror:
+    return socket.gaierror(socket.EAI_AGAIN, "the name was not resolved in time")
 
 
 def read_numeric(host: str, port: int | None) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from detector_worker.core.clock import SystemClock
 from detector_worker.core.config import Configuration
-from detector_worker.core.entities import Detections, VisitEvent
+from detector_worker.core.entities import Detections, StreamState, StreamStatus, VisitEvent
 from detector_worker.core.exceptions import StreamError
 from detector_worker.core.frame import Frame
 from detector_worker.core.outbox import SavedVisit
@@ -58,7 +58,7 @@ class Group:
         self._configuration, self._owner, self._clock = configuration, owner, SystemClock()
         self._scheduler = Scheduler(threads=threads)
         policy = camera_policy(configuration.streams)
-        self._large_streams = LargeStreams(owner.on_stream_status)
+        self._large_streams = LargeStreams(owner.on_stream_status, status_of=self._status_of)
         self._streams = StreamManager(notify=self._large_streams.take, clock=self._clock, policy=policy)
         self._loader = pipeline_loader(configuration, threads, any_path=any_path)
         self._sessions: dict[str, SessionId] = {}
@@ -94,7 +94,9 @@ class Group:
             DetectorWorkerError: The archive or the address was refused; an old lane goes on.
         """
         config, large = stream_configs(spec, self._configuration.streams)
-        config.address()  # refuses it before anything has changed
+        for one in (config, large):
+            if one is not None:
+                one.address()  # refuses it before anything has changed
         lane = await self.load_lane(spec, lossless=False)
         await self.set_session(spec.display_id, session_id)
         before = self._lanes.get(spec.subscription_id)
@@ -155,11 +157,8 @@ class Group:
             return await self._annotated_jpeg(camera_id)
         frame = self._streams.get_latest_frame(camera_id)
         if frame is None:
-            try:
-                status = self._streams.get_stream_info(camera_id).status
-                what = f"No frame yet: {status.reason or status.state}"
-            except KeyError:
-                what = "No frame yet: its lane is being started"
+            status = self._status_of(camera_id)
+            what = f"No frame yet: {status.reason or status.state}"
             raise StreamError(what, where=f"camera {camera_id}", mend="Wait a moment, or look at its address.")
         return await asyncio.to_thread(lambda: _jpeg(frame.bgr()))
 
@@ -220,6 +219,12 @@ class Group:
         await self._runs.finish(timeout_s=None)
         return events
 
+    def _status_of(self, camera_id: str) -> StreamStatus:
+        try:
+            return self._streams.get_stream_info(camera_id).status
+        except KeyError:  # its lane is being started
+            return StreamStatus(camera_id, StreamState.CONNECTING)
+
     async def _annotated_jpeg(self, camera_id: str) -> bytes:
         for lane in self._lanes.values():
             if lane.spec.camera_id == camera_id and lane.newest is not None:
@@ -264,8 +269,8 @@ class Group:
                     info = self._streams.get_stream_info(lane.spec.camera_id)
                 except KeyError:  # its stream is about to be opened, or it is fed from a file
                     continue
-                figures = {"errors": info.error_count, "reconnects": info.reconnects, "damaged": info.damaged}
-                reports.append(lane.report(**figures))
+                report = lane.report(errors=info.error_count, reconnects=info.reconnects, damaged=info.damaged)
+                reports.append(report)
                 memory |= {model_id: model.shared.memory_bytes for model_id, model in lane.loaded.models.items()}
             busy_s = self._scheduler.busy_s(self._clock.monotonic_s())
             self._owner.on_report(GroupReport(tuple(reports), memory, self._streams.stuck_threads, busy_s))

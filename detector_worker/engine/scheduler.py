@@ -123,14 +123,13 @@ class Scheduler:
     def _work(self) -> None:
         while True:
             with self._wake:
+                self._since_s.pop(threading.get_ident(), None)
                 while (task := self._next_task()) is None:
                     if self._stopping:
                         return
                     self._wake.wait()
                 self._since_s[threading.get_ident()] = time.monotonic()
             task()
-            with self._wake:
-                del self._since_s[threading.get_ident()]
 
     def _next_task(self) -> Callable[[], None] | None:
         """Choose under the lock: lanes and jobs by turns where both wait, so that neither starves."""

@@ -9,11 +9,11 @@ from urllib.parse import quote
 
 from aiohttp import web
 
-from detector_worker.core.exceptions import ServiceError
 from detector_worker.simulator.broken_pictures import claiming
 from detector_worker.simulator.clip import Clip
 from detector_worker.simulator.credentials import Credentials, Scheme
 from detector_worker.simulator.faults import SnapshotFault
+from detector_worker.simulator.listening import start_listening
 from detector_worker.simulator.outlet import DRIP_EVERY_S, reset
 from detector_worker.simulator.screen import Screen, SentPicture
 from detector_worker.simulator.snapshot_camera import SnapshotCamera
@@ -66,17 +66,13 @@ class SnapshotServer:
 
     async def __aenter__(self) -> Self:
         self._decoder = ThreadPoolExecutor(1, "snapshots")
-        await self._runner.setup()
-        try:
-            await web.TCPSite(self._runner, self._host, self.port).start()
-        except OSError as exc:
-            await self.__aexit__()
-            raise ServiceError(
-                f"The snapshot server cannot listen: {exc.strerror}",
-                where=f"{self._host}:{self.port}",
-                mend="Name a free port with --snapshot-port, or none: then one is found.",
-            ) from exc
-        self.port = self._runner.addresses[0][1]
+        self.port = await start_listening(
+            self._runner,
+            self._host,
+            self.port,
+            what="The snapshot server cannot listen",
+            mend="Name a free port with --snapshot-port, or none: then one is found.",
+        )
         return self
 
     async def __aexit__(self, *_: object) -> None:

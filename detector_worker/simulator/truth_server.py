@@ -7,7 +7,7 @@ from urllib.parse import quote
 import orjson
 from aiohttp import web
 
-from detector_worker.core.exceptions import ServiceError
+from detector_worker.simulator.listening import start_listening
 from detector_worker.simulator.scenes.truth import SceneTruth
 from detector_worker.simulator.screen import SentPicture
 
@@ -42,17 +42,13 @@ class TruthServer:
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=_SHUTDOWN_S)
 
     async def __aenter__(self) -> Self:
-        await self._runner.setup()
-        try:
-            await web.TCPSite(self._runner, self._host, self.port).start()
-        except OSError as exc:
-            await self._runner.cleanup()
-            raise ServiceError(
-                f"The truth server cannot listen: {exc.strerror}",
-                where=f"{self._host}:{self.port}",
-                mend="Name a free port with --truth-port, or none: then one is found.",
-            ) from exc
-        self.port = self._runner.addresses[0][1]
+        self.port = await start_listening(
+            self._runner,
+            self._host,
+            self.port,
+            what="The truth server cannot listen",
+            mend="Name a free port with --truth-port, or none: then one is found.",
+        )
         return self
 
     async def __aexit__(self, *_: object) -> None:

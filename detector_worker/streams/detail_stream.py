@@ -35,11 +35,7 @@ class DetailStream:
         """Prepare; `tend` opens it, at first to learn how large the pictures are where ``wh`` does not tell.
 
         Without ``needs_wh`` the small pictures go on by themselves where that cannot be learned in ten seconds.
-
-        Raises:
-            MessageProcessingError: The address is none of its type.
         """
-        config.address()
         self._streams, self._config = streams, config
         self._name, self._id = camera_id + LARGE, subscription_id + LARGE
         self._alone_from_s = float("inf") if needs_wh else time.monotonic() + _LONGEST_WAIT_S

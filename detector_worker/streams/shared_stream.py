@@ -22,7 +22,6 @@ from detector_worker.streams.stream_reader import StreamReader
 __all__ = ["SharedStream", "Subscriber"]
 
 _log: Final = logging.getLogger(__name__)
-_DOWN: Final = frozenset({StreamState.ERROR, StreamState.FAILED, StreamState.STALLED})
 
 
 @dataclass(eq=False, slots=True)
@@ -178,7 +177,7 @@ class SharedStream:
     def _take_status(self, status: StreamStatus) -> None:
         if not self._subscribers:
             return
-        if status.state in _DOWN:
+        if status.state.is_down:
             self._open_fallback()
         elif status.state is StreamState.ACTIVE:
             self._close_fallback()

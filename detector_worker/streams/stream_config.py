@@ -51,8 +51,14 @@ class StreamConfig:
         """Return what two subscriptions must have in common to share a connection."""
         fetches = self.stream_type == "http_snapshot" or self.fallback_url is not None
         interval_s = self.snapshot_interval_s if fetches else 0.0
-        shared = replace(self, target_fps=None, crop_region=None, snapshot_interval_s=interval_s)
-        return replace(shared, reconnect_interval=0.0, max_retries=0)
+        return replace(
+            self,
+            target_fps=None,
+            crop_region=None,
+            snapshot_interval_s=interval_s,
+            reconnect_interval=0.0,
+            max_retries=0,
+        )
 
     def fallback(self) -> "StreamConfig | None":
         """Return the camera's other source, for while this one is down."""

@@ -146,7 +146,7 @@ class StreamManager:
     def _take_status(self, stream: SharedStream, status: StreamStatus) -> None:
         if status.state is StreamState.FAILED:
             self._notify_stream_failure(status)
-        elif status.state in {StreamState.ERROR, StreamState.STALLED}:
+        elif status.state.is_down:
             self._handle_stream_error(status)
         for camera_id in stream.cameras():
             self._notify(replace(status, camera_id=camera_id))

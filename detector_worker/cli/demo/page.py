@@ -14,7 +14,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from detector_worker.cli.demo.board import Board, CameraView, Event, RecordView, WorkerView
-from detector_worker.core.exceptions import ServiceError
+from detector_worker.simulator.listening import start_listening
 
 __all__ = ["Page", "serving"]
 
@@ -114,14 +114,10 @@ async def serving(page: Page, *, port: int) -> AsyncIterator[str]:
     """
     async with page.app() as app:
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
-        await runner.setup()
+        what, mend = "The page cannot be served", "Name a free port with --page-port, or none."
+        port = await start_listening(runner, _HOST, port, what=what, mend=mend)
         try:
-            try:
-                await web.TCPSite(runner, _HOST, port).start()
-            except OSError as exc:
-                what, mend = f"The page cannot be served: {exc.strerror}", "Name a free port with --page-port, or none."
-                raise ServiceError(what, where=f"{_HOST}:{port}", mend=mend) from exc
-            yield f"http://{_HOST}:{runner.addresses[0][1]}/"
+            yield f"http://{_HOST}:{port}/"
         finally:
             await runner.cleanup()
 

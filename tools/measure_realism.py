@@ -16,7 +16,7 @@ from detector_worker.core.frame import Frame
 from detector_worker.detection.box_math import iou_matrix
 from detector_worker.detection.yolo_detector import YOLODetector
 from detector_worker.models.model_manager import ModelConfig, ModelManager
-from detector_worker.models.openvino_runtime import OpenVINORuntime
+from detector_worker.models.runtimes.openvino_runtime import OpenVINORuntime
 from detector_worker.simulator.scenes.light import LIGHTS
 from detector_worker.simulator.scenes.stills import STILLS_PER_PLACE, still
 

@@ -32,8 +32,10 @@ Folder = Annotated[Path, AfterValidator(Path.expanduser)]
 Folders = Annotated[tuple[Folder, ...], BeforeValidator(_as_list)]
 Origin = Annotated[str, Field(pattern=r"^https?://[^/\s]+$")]
 Origins = Annotated[tuple[Origin, ...], BeforeValidator(_as_list)]
+PublicKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{43}=$")]
 Token = Annotated[SecretStr, Field(min_length=1, max_length=512)]
 Tokens = Annotated[tuple[Token, ...], BeforeValidator(_as_list)]
+TrustedKeys = Annotated[tuple[PublicKey, ...], BeforeValidator(_as_list)]
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 Port = Annotated[int, Field(ge=0, le=65_535)]
 MIB = 1024 * 1024
@@ -80,6 +82,18 @@ class ModelsSettings(_Section):
 
     memory_budget_mb: Annotated[int, Field(ge=16)] = 4096
     """What loaded models of one group may take, MiB."""
+    runtime: Literal["auto", "openvino", "onnxruntime"] = "auto"
+    """auto: ONNX Runtime where it has an accelerator, else OpenVINO."""
+    device: Literal["auto", "cpu", "cuda", "tensorrt", "coreml"] = "auto"
+    """auto: the fastest that this machine has."""
+    precision: Literal["auto", "f32", "bf16", "int8"] = "auto"
+    """Of detectors; auto: a lower one than f32 only where it was seen to find the same."""
+    allow_pickle: bool = False
+    """Whether ``.pt`` files, which run code when they are loaded, are converted (extra ``ultralytics``)."""
+    trial_memory_mb: Annotated[int, Field(ge=256)] = 2048
+    """What a model that is seen for the first time may take while it is tried in a process of its own, MiB."""
+    trial_seconds: Seconds = 120.0
+    """How long that may last, for one archive."""
 
 
 class PipelinesSettings(_Section):
@@ -91,6 +105,12 @@ class PipelinesSettings(_Section):
     """From where archives may be downloaded; as in ``streams``."""
     max_archive_bytes: Annotated[int, Field(ge=1024)] = 1024 * MIB
     download_timeout_seconds: Seconds = 120.0
+    refresh_seconds: Seconds = 60.0
+    """Between two looks whether an archive in use has changed at its address."""
+    cache_budget_mb: Annotated[int, Field(ge=16)] = 8192
+    """What unpacked archives may take on disk, MiB; those in use always stay."""
+    trusted_keys: TrustedKeys = ()
+    """Ed25519 public keys, base64; where there are any, only archives load that one of them has signed."""
 
 
 class DatabaseSettings(_Section):

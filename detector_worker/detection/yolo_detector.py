@@ -20,7 +20,7 @@ from detector_worker.detection.output_layouts import (
     nms,
 )
 from detector_worker.models.model_manager import LoadedModel, ModelConfig, ModelManager
-from detector_worker.models.runtime import Outputs
+from detector_worker.models.runtimes.runtime import Outputs
 
 __all__ = ["BoundingBox", "DetectionResult", "YOLODetector"]
 

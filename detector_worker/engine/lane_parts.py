@@ -9,11 +9,11 @@ from detector_worker.core.config import Configuration
 from detector_worker.core.settings import MIB, StreamsSettings
 from detector_worker.detection.visits import VisitTracker
 from detector_worker.engine.engine import SubscriptionSpec
-from detector_worker.models.archive import ArchiveLimits
+from detector_worker.models.archives.unpacking import ArchiveLimits
 from detector_worker.models.model_manager import ModelManager
-from detector_worker.models.openvino_runtime import OpenVINORuntime
 from detector_worker.models.pipeline_config import PipelineConfig
 from detector_worker.models.pipeline_loader import PipelineLoader
+from detector_worker.models.runtimes.openvino_runtime import OpenVINORuntime
 from detector_worker.streams.stream_config import StreamConfig
 
 __all__ = ["camera_policy", "pipeline_loader", "stream_configs", "visit_tracker"]

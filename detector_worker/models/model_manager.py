@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from detector_worker.core.exceptions import ModelCacheError, ModelLoadError
 from detector_worker.models.model_reading import ModelReading, read_model
 from detector_worker.models.pipeline_config import BranchConfig, ModelSettings
-from detector_worker.models.runtime import CompiledModel, Hw, InferenceRuntime, ModelSpec, Preprocessing
+from detector_worker.models.runtimes.runtime import CompiledModel, Hw, InferenceRuntime, ModelSpec, Preprocessing
 
 __all__ = ["CacheStats", "LoadedModel", "ModelCache", "ModelConfig", "ModelManager"]
 

@@ -12,7 +12,7 @@ from typing import Final, Literal
 
 from detector_worker.core.exceptions import ModelLoadError
 from detector_worker.models.pipeline_config import ModelSettings
-from detector_worker.models.runtime import Hw, ModelSpec, Preprocessing
+from detector_worker.models.runtimes.runtime import Hw, ModelSpec, Preprocessing
 
 __all__ = ["LayoutName", "LetterboxMode", "ModelReading", "anchor_count", "read_model"]
 

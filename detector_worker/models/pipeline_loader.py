@@ -10,8 +10,8 @@ from urllib.parse import unquote
 
 from detector_worker.core.addresses import Address, NetworkPolicy
 from detector_worker.core.exceptions import ModelLoadError
-from detector_worker.models.archive import ArchiveLimits, extract_archive, remove_leftovers
-from detector_worker.models.download import downloaded
+from detector_worker.models.archives.download import downloaded
+from detector_worker.models.archives.unpacking import ArchiveLimits, extract_archive, remove_leftovers
 from detector_worker.models.model_manager import LoadedModel, ModelConfig, ModelManager
 from detector_worker.models.pipeline_checks import class_faults, pipeline_faults, pipeline_warnings
 from detector_worker.models.pipeline_config import PipelineConfig

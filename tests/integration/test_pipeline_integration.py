@@ -20,11 +20,11 @@ from detector_worker.core.clock import SystemClock
 from detector_worker.core.entities import PipelineResult
 from detector_worker.core.frame import Frame
 from detector_worker.detection.yolo_detector import YOLODetector
-from detector_worker.models.archive import ArchiveLimits
+from detector_worker.models.archives.unpacking import ArchiveLimits
 from detector_worker.models.model_manager import ModelManager
-from detector_worker.models.openvino_runtime import OpenVINORuntime
 from detector_worker.models.pipeline_config import PipelineConfig
 from detector_worker.models.pipeline_loader import PipelineLoader
+from detector_worker.models.runtimes.openvino_runtime import OpenVINORuntime
 from detector_worker.pipeline.action_executor import ActionExecutor
 from detector_worker.pipeline.pipeline_executor import PipelineExecutor
 from detector_worker.storage.database_manager import DatabaseConfig, DatabaseManager

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from detector_worker.core.addresses import NetworkPolicy
-from detector_worker.models.archive import ArchiveLimits
+from detector_worker.models.archives.unpacking import ArchiveLimits
 from detector_worker.models.model_manager import ModelConfig, ModelManager
-from detector_worker.models.openvino_runtime import OpenVINORuntime
 from detector_worker.models.pipeline_loader import PipelineLoader
+from detector_worker.models.runtimes.openvino_runtime import OpenVINORuntime
 
 
 @cache

@@ -35,10 +35,10 @@ from detector_worker.core.addresses import NetworkPolicy
 from detector_worker.core.entities import BoundingBox
 from detector_worker.core.frame import Frame
 from detector_worker.detection.yolo_detector import YOLODetector
-from detector_worker.models.archive import ArchiveLimits
+from detector_worker.models.archives.unpacking import ArchiveLimits
 from detector_worker.models.model_manager import ModelManager
-from detector_worker.models.openvino_runtime import OpenVINORuntime
 from detector_worker.models.pipeline_loader import LoadedPipeline, PipelineLoader
+from detector_worker.models.runtimes.openvino_runtime import OpenVINORuntime
 from detector_worker.pipeline.pictures import crop_region_from_frame
 from detector_worker.simulator.scenes.stills import SeenObject, still
 

@@ -9,23 +9,28 @@ from support.tiny_models import tiny_classifier, tiny_detector
 
 from detector_worker.core.exceptions import ModelCacheError, ModelLoadError
 from detector_worker.models.model_manager import ModelConfig, ModelManager
-from detector_worker.models.runtime import CompiledModel, ModelSpec, Preprocessing
+from detector_worker.models.runtimes.runtime import CompiledModel, ModelSpec, Precision, Preprocessing
 
 
 class CountingRuntime:
     """The real runtime, with every compilation noted."""
 
+    precisions: tuple[Precision, ...] = ("f32", "bf16")
+
     def __init__(self) -> None:
+        self.identity = runtime().identity
         self.compiled: list[tuple[str, tuple[int, int]]] = []
         self.threads: set[int] = set()
 
     def read_spec(self, path: Path, *, input_hw: tuple[int, int]) -> ModelSpec:
         return runtime().read_spec(path, input_hw=input_hw)
 
-    def compile(self, path: Path, preprocessing: Preprocessing, *, input_hw: tuple[int, int]) -> CompiledModel:
+    def compile(
+        self, path: Path, preprocessing: Preprocessing, *, input_hw: tuple[int, int], precision: Precision = "f32"
+    ) -> CompiledModel:
         self.compiled.append((path.name, input_hw))
         self.threads.add(threading.get_ident())
-        return runtime().compile(path, preprocessing, input_hw=input_hw)
+        return runtime().compile(path, preprocessing, input_hw=input_hw, precision=precision)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 from detector_worker.core.exceptions import ModelLoadError
 from detector_worker.models.model_reading import anchor_count, read_model
 from detector_worker.models.pipeline_config import ModelSettings
-from detector_worker.models.runtime import ModelSpec, Preprocessing
+from detector_worker.models.runtimes.runtime import ModelSpec, Preprocessing
 
 
 def settings(model_type: str = "detection", **rest: Any) -> ModelSettings:

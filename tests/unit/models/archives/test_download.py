@@ -11,7 +11,7 @@ from support.tiny_models import write_tiny_mpta
 
 from detector_worker.core.addresses import NetworkPolicy
 from detector_worker.core.exceptions import DetectorWorkerError, ModelLoadError
-from detector_worker.models.archive import ArchiveLimits
+from detector_worker.models.archives.unpacking import ArchiveLimits
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

@@ -12,7 +12,7 @@ import aiohttp
 from detector_worker.core.addresses import Address, NetworkPolicy, check_if_numeric
 from detector_worker.core.exceptions import ModelLoadError
 from detector_worker.core.http_client import new_session
-from detector_worker.models.archive import TEMPORARY
+from detector_worker.models.archives.unpacking import TEMPORARY
 
 __all__ = ["downloaded"]
 

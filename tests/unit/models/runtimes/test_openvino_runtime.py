@@ -14,7 +14,7 @@ from support.loading import runtime
 from support.tiny_models import tiny_classifier, tiny_detector
 
 from detector_worker.core.exceptions import ModelError, ModelLoadError
-from detector_worker.models.runtime import Preprocessing
+from detector_worker.models.runtimes.runtime import Preprocessing
 
 
 def saved(path: Path, content: bytes) -> Path:
@@ -198,7 +198,7 @@ import sys
 asked = []
 sys.addaudithook(lambda event, args: asked.append(event) if event in {"socket.connect", "socket.getaddrinfo"} else None)
 from pathlib import Path
-from detector_worker.models.openvino_runtime import OpenVINORuntime
+from detector_worker.models.runtimes.openvino_runtime import OpenVINORuntime
 OpenVINORuntime(threads=1, requests=1).read_spec(Path(sys.argv[1]), input_hw=(8, 8))
 import threading
 assert sys.modules["openvino_telemetry"] is None

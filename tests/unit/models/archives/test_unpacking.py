@@ -14,7 +14,7 @@ import pytest
 from support.tiny_models import zip_bytes
 
 from detector_worker.core.exceptions import ModelLoadError
-from detector_worker.models.archive import ArchiveLimits, extract_archive, remove_leftovers
+from detector_worker.models.archives.unpacking import ArchiveLimits, extract_archive, remove_leftovers
 
 GOOD = {"pipeline.json": b"{}", "models/a.onnx": bytes(range(256)) * 100}
 

@@ -11,9 +11,11 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["CompiledModel", "Hw", "InferenceRuntime", "ModelSpec", "Outputs", "Preprocessing"]
+__all__ = ["CompiledModel", "Hw", "InferenceRuntime", "ModelSpec", "Outputs", "Precision", "Preprocessing"]
 
 Hw = tuple[int, int]
+Precision = Literal["f32", "bf16", "int8"]
+"""In which numbers a network is computed; int8 means one that was quantised."""
 Outputs = dict[str, NDArray[np.float32]]
 """By output name, first axis 1."""
 
@@ -66,10 +68,22 @@ class CompiledModel(Protocol):
 class InferenceRuntime(Protocol):
     """Reads and compiles model files; what is missing, refused or not understood is a ModelLoadError. Thread-safe."""
 
+    @property
+    def identity(self) -> str:
+        """Its name and version, and the device, in one line: what was found out with one holds for no other."""
+        ...
+
+    @property
+    def precisions(self) -> tuple[Precision, ...]:
+        """What this machine computes natively, f32 first."""
+        ...
+
     def read_spec(self, path: Path, *, input_hw: Hw) -> ModelSpec:
         """Read what a model says of itself; ``input_hw`` counts where the model leaves its size open."""
         ...
 
-    def compile(self, path: Path, preprocessing: Preprocessing, *, input_hw: Hw) -> CompiledModel:
+    def compile(
+        self, path: Path, preprocessing: Preprocessing, *, input_hw: Hw, precision: Precision = "f32"
+    ) -> CompiledModel:
         """Compile for one input size, and see that a test picture gives finite numbers."""
         ...

@@ -8,8 +8,8 @@ from onnx import TensorProto, helper
 from support.tiny_models import tiny_classifier, tiny_detector
 
 from detector_worker.core.exceptions import ModelLoadError
-from detector_worker.models import onnx_graph
-from detector_worker.models.onnx_graph import WAYS_TO_TENSORS, refuse_external_weights
+from detector_worker.models.runtimes import onnx_graph
+from detector_worker.models.runtimes.onnx_graph import WAYS_TO_TENSORS, refuse_external_weights
 
 
 def external_tensor() -> Any:

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector_worker.core.exceptions import ModelError, ModelLoadError
-from detector_worker.models.onnx_graph import refuse_external_weights
-from detector_worker.models.runtime import Hw, ModelSpec, Preprocessing
+from detector_worker.models.runtimes.onnx_graph import refuse_external_weights
+from detector_worker.models.runtimes.runtime import Hw, ModelSpec, Precision, Preprocessing
 
 __all__ = ["OpenVINORuntime"]
 
@@ -27,7 +27,7 @@ _MAX_BYTES: Final = 1 << 30
 
 
 class OpenVINORuntime:
-    """Reads ``.onnx`` and ``.xml`` with ``.bin``, and compiles them in f32. Thread-safe.
+    """Reads ``.onnx`` and ``.xml`` with ``.bin``, and compiles them. Thread-safe.
 
     Args:
         threads: Cores that inference may use, for all models together.
@@ -39,8 +39,10 @@ class OpenVINORuntime:
         sys.modules["openvino_telemetry"] = cast("Any", None)
         self._ov: Any = importlib.import_module("openvino")
         self._core = self._ov.Core()
+        capabilities = self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        self.precisions: tuple[Precision, ...] = ("f32", "bf16") if "BF16" in capabilities else ("f32",)
+        self.identity = f"openvino {self._ov.__version__}, {self._core.get_property('CPU', 'FULL_DEVICE_NAME')}"
         self._properties = {
-            "INFERENCE_PRECISION_HINT": "f32",
             "NUM_STREAMS": requests,
             "INFERENCE_NUM_THREADS": threads,
             "ENABLE_CPU_PINNING": False,
@@ -63,12 +65,16 @@ class OpenVINORuntime:
                 metadata={key: str(note.value) for key, note in notes.items()} if isinstance(notes, dict) else {},
             )
 
-    def compile(self, path: Path, preprocessing: Preprocessing, *, input_hw: Hw) -> "OpenVINOModel":
+    def compile(
+        self, path: Path, preprocessing: Preprocessing, *, input_hw: Hw, precision: Precision = "f32"
+    ) -> "OpenVINOModel":
+        # Integer layers of a quantised model are computed as such with either hint.
+        properties = self._properties | {"INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32"}
         with _translated(path, "could not be compiled"):
             model, file_bytes = self._read(path)
             input_hw, _ = self._fix_size(model, path, input_hw)
             names = _output_names(model)  # compiling may rename them; their order stays
-            compiled = self._core.compile_model(self._with_preprocessing(model, preprocessing), "CPU", self._properties)
+            compiled = self._core.compile_model(self._with_preprocessing(model, preprocessing), "CPU", properties)
             memory_bytes = 2 * file_bytes + _tensor_bytes(compiled.get_runtime_model())
             ready = OpenVINOModel(self._ov, compiled, names, path.name, input_hw=input_hw, memory_bytes=memory_bytes)
             answers = ready.infer(np.full((*input_hw, 3), 114, np.uint8))

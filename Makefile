@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 RUN_TESTS := $(BIN)/python scripts/run_tests.py
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo test test-unit test-integration test-fast test-faults test-performance \
+.PHONY: help install install-dev demo test test-unit test-integration test-fast test-faults soak test-performance \
         lint format quality lock clean version
 
 help: ## List the targets
@@ -47,6 +47,9 @@ test-fast: $(READY) ## All tests that take moments
 
 test-faults: $(READY) ## Kill and break things, and see that nothing is lost
 	$(RUN_TESTS) --faults
+
+soak: $(READY) ## What takes hours: as test-faults, a hundred times more of it
+	$(RUN_TESTS) --soak
 
 test-performance: $(READY) ## Measure and report
 	$(RUN_TESTS) --performance

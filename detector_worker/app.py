@@ -32,8 +32,8 @@ from detector_worker.core.addresses import NetworkPolicy
 from detector_worker.core.config import Configuration
 from detector_worker.core.dependency_injection import ServiceContainer
 from detector_worker.core.singleton_managers import STATE_MANAGERS, ServiceStateManager, StreamStateManager
+from detector_worker.engine.camera_streams import camera_policy
 from detector_worker.engine.engine import SubscriptionSpec
-from detector_worker.engine.lane_parts import camera_policy
 from detector_worker.engine.local_engine import LocalEngine
 from detector_worker.engine.read_model import ReadModel
 from detector_worker.engine.site_cameras import SiteCameras

@@ -7,6 +7,7 @@ import typer
 
 from detector_worker import __version__
 from detector_worker.cli.demo import demo
+from detector_worker.cli.mpta import mpta
 from detector_worker.cli.run import run
 from detector_worker.cli.serve import serve
 from detector_worker.cli.services import services
@@ -25,6 +26,7 @@ _app = typer.Typer(
 )
 for command in (serve, demo, run, simulate, services):
     _app.command()(command)
+_app.add_typer(mpta)
 
 
 def _print_version(wanted: bool) -> None:

@@ -20,9 +20,11 @@ from detector_worker.app import load_configuration, storage_for
 from detector_worker.cli.annotation import Annotator
 from detector_worker.core.config import Configuration
 from detector_worker.core.entities import Visit
+from detector_worker.core.exceptions import ConfigurationError
 from detector_worker.engine.engine import LaneResult
 from detector_worker.engine.file_run import FileRun
 from detector_worker.engine.lane import Analysed
+from detector_worker.engine.picture_run import PictureRun, pictures_in
 from detector_worker.storage.durable_storage import DurableStorage
 from detector_worker.streams.file_reader import count_frames
 from detector_worker.utils.logging import setup_logging
@@ -31,42 +33,50 @@ __all__ = ["run"]
 
 
 def run(
-    video: Annotated[Path, typer.Argument(help="Any file that FFmpeg reads.", exists=True, dir_okay=False)],
+    source: Annotated[
+        Path, typer.Argument(help="A film that FFmpeg reads, a picture, or a folder of pictures.", exists=True)
+    ],
     mpta: Annotated[str, typer.Option(help="The pipeline archive: a path or an address.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else.")] = False,
     annotate: Annotated[Path | None, typer.Option(help="Write the analysed frames with their visits.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Keep records and pictures there.")] = None,
 ) -> None:
-    """Analyse a video file as a camera would be, every frame, as fast as it goes.
+    """Analyse a video file as a camera would be, every frame, as fast as it goes; or pictures, each by itself.
 
     Records go to PostgreSQL and pictures to Redis, as with cameras; without --data-dir into a folder that is
     removed afterwards.
 
     Example: detector-worker run gate.mp4 --mpta cars.mpta --annotate seen.mp4
     """
+    if annotate is not None and _kind_of(source) is PictureRun:
+        raise ConfigurationError("Pictures are not annotated", where="--annotate", mend="Leave it out, or name a film.")
     with nullcontext(data_dir) if data_dir else _temporary_folder() as folder:
         configuration = load_configuration(overrides={"server": {"data_dir": str(folder)}})
         setup_logging("WARNING")
-        outcome = asyncio.run(_run(video, mpta, configuration, annotate, quiet=as_json))
+        outcome = asyncio.run(_run(source, mpta, configuration, annotate, quiet=as_json))
     if as_json:
         typer.echo(orjson.dumps(_as_json(outcome)))
     else:
         _print(outcome)
 
 
-async def _run(video: Path, mpta: str, configuration: Configuration, annotate: Path | None, *, quiet: bool) -> FileRun:
+async def _run(source: Path, mpta: str, configuration: Configuration, annotate: Path | None, *, quiet: bool) -> FileRun:
     async with _storage(configuration) as storage:
-        with _progress(video, quiet=quiet) as advance, Annotator.writing_to(annotate) as annotator:
+        with _progress(source, quiet=quiet) as advance, Annotator.writing_to(annotate) as annotator:
 
             def on_analysed(analysed: Analysed) -> None:
                 advance(analysed.frame.frame_id)
                 annotator.draw(analysed)
 
-            outcome = FileRun(outbox=storage.spool, on_analysed=on_analysed, on_run=annotator.note_result)
+            outcome = _kind_of(source)(outbox=storage.spool, on_analysed=on_analysed, on_run=annotator.note_result)
             threads = configuration.engine.analysis_threads or os.cpu_count() or 1
-            await outcome.analyse(video, mpta, configuration, threads=threads)
+            await outcome.analyse(source, mpta, configuration, threads=threads)
             advance(outcome.frames)
             return outcome
+
+
+def _kind_of(source: Path) -> type[FileRun]:
+    return PictureRun if source.is_dir() or pictures_in(source) else FileRun
 
 
 @asynccontextmanager
@@ -100,8 +110,11 @@ def _progress(video: Path, *, quiet: bool) -> "Iterator[Any]":
 
 
 def _as_json(outcome: FileRun) -> dict[str, Any]:
+    visits = [_visit_as_json(visit, outcome.results.get(visit.record_id)) for visit in _in_order(outcome)]
+    if isinstance(outcome, PictureRun):
+        visits = [told | {"picture": visit.camera_id} for told, visit in zip(visits, _in_order(outcome), strict=True)]
     return {
-        "visits": [_visit_as_json(visit, outcome.results.get(visit.record_id)) for visit in _in_order(outcome)],
+        "visits": visits,
         "frames": outcome.frames,
         "analysed": outcome.analysed,
         "seconds": round(outcome.seconds, 3),
@@ -128,7 +141,9 @@ def _in_order(outcome: FileRun) -> list[Visit]:
 
 
 def _print(outcome: FileRun) -> None:
-    table = Table("from", "to", "object", "branches", "status", title=f"{len(outcome.visits)} visits")
+    are_pictures = isinstance(outcome, PictureRun)
+    where = ("picture",) if are_pictures else ("from", "to")
+    table = Table(*where, "object", "branches", "status", title=f"{len(outcome.visits)} visits")
     for visit in _in_order(outcome):
         result = outcome.results.get(visit.record_id)
         branches = result.branches if result else {}
@@ -136,7 +151,8 @@ def _print(outcome: FileRun) -> None:
             str(value) for one in branches.values() for key, value in one.items() if key not in {"confidence", "type"}
         )
         status = result.status if result else "failed"
-        table.add_row(f"{visit.first_s:.1f} s", f"{visit.last_s:.1f} s", visit.class_name, labels, status)
+        seen = (visit.camera_id,) if are_pictures else (f"{visit.first_s:.1f} s", f"{visit.last_s:.1f} s")
+        table.add_row(*seen, visit.class_name, labels, status)
     Console().print(table)
     rate = outcome.frames / outcome.seconds if outcome.seconds else 0.0
     typer.echo(f"{outcome.frames} frames ({outcome.analysed} analysed) in {outcome.seconds:.1f} s: {rate:.1f} frames/s")

@@ -1,6 +1,6 @@
 """The read model as Prometheus metrics, made at the moment they are asked for."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -13,6 +13,7 @@ from detector_worker.core.singleton_managers import (
     CacheStateManager,
     CameraConnection,
     CameraStateManager,
+    ModelCacheState,
     PipelineStateManager,
     ServiceStateManager,
     StreamStateManager,
@@ -78,10 +79,25 @@ class Metrics:
             waiting.add_metric((sink, "dead_letters"), queue.dead_letters)
         up = GaugeMetricFamily("detector_worker_service_up", "1 where a part works.", None, ("service",))
         stuck = GaugeMetricFamily("detector_worker_stuck_threads", "Lost in a camera's library.", None, ("service",))
-        for name, service in self._services.snapshot().items():
+        services = self._services.snapshot()
+        for name, service in services.items():
             up.add_metric((name,), float(service.state == "ok"))
             stuck.add_metric((name,), service.stuck_threads)
         yield from (runs, waiting, up, stuck)
+        yield from _of_models({name: one.model_cache for name, one in services.items() if one.model_cache is not None})
+
+
+def _of_models(caches: Mapping[str, ModelCacheState]) -> Iterator[Metric]:
+    loaded = GaugeMetricFamily("detector_worker_models", "Networks in memory.", None, ("service", "state"))
+    memory = GaugeMetricFamily("detector_worker_models_memory_bytes", "What networks take.", None, ("service",))
+    events = CounterMetricFamily("detector_worker_model_events", "Since the start.", None, ("service", "event"))
+    for name, cache in caches.items():
+        loaded.add_metric((name, "in use"), cache.in_use)
+        loaded.add_metric((name, "kept"), cache.models - cache.in_use)
+        memory.add_metric((name,), cache.memory_bytes)
+        for event, count in (("load", cache.loads), ("hit", cache.hits), ("eviction", cache.evictions)):
+            events.add_metric((name, event), count)
+    yield from (loaded, memory, events)
 
 
 def _of_cameras(cameras: list[CameraConnection]) -> Iterator[Metric]:

@@ -76,6 +76,7 @@ def subscription_spec(
             min_size_px=options.min_size,
             ignore_masks=options.ignore_masks,
             frozen_after_s=options.frozen_after_seconds,
+            precision=options.precision,
         ),
     )
 

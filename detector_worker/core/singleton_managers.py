@@ -79,6 +79,19 @@ class ModelState:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelCacheState:
+    """The networks of one group in memory, and what has happened to them since its start."""
+
+    models: int = 0
+    in_use: int = 0
+    memory_bytes: int = 0
+    loads: int = 0
+    hits: int = 0
+    """Times that a network was there already."""
+    evictions: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class QueueState:
     """What one sink has before it."""
 
@@ -108,6 +121,8 @@ class ServiceState:
     pid: int | None = None
     stuck_threads: int = 0
     """Of a group: threads of cameras that do not come back from a library."""
+    model_cache: ModelCacheState | None = None
+    """Of a group."""
 
 
 class StreamStateManager(StateHolder[str, StreamStatus]):

@@ -96,7 +96,7 @@ class SubscriptionOptionsPayload(_FromClient):
     transport: Literal["tcp", "udp"] | None = None
     min_size: Annotated[float, Field(strict=True, ge=0, le=10_000)] | None = None
     ignore_masks: Annotated[tuple[tuple[Pixel, Pixel, Pixel, Pixel], ...], Field(max_length=64)] = ()
-    precision: Literal["f32"] | None = None
+    precision: Literal["auto", "f32", "bf16", "int8"] | None = None
     decode: Unsupported = None
     frozen_after_seconds: Annotated[float, Field(strict=True, ge=1, le=86_400)] | None = None
     """A picture that has not changed at all for so long is a fault of the camera."""

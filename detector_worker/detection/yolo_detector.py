@@ -1,7 +1,7 @@
 """From a frame to its detections, and from a crop to its class or its text."""
 
 import threading
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final, Self
 
 import cv2
@@ -11,21 +11,15 @@ from numpy.typing import NDArray
 from detector_worker.core.entities import BoundingBox, ClassificationResult, DetectionResult, Detections
 from detector_worker.core.exceptions import ModelError
 from detector_worker.core.frame import Frame, FrameScaler, Region
+from detector_worker.detection.layouts import decode_boxes, decode_label, nms
 from detector_worker.detection.letterbox import Letterbox, fit_letterbox, remove_letterbox
-from detector_worker.detection.output_layouts import (
-    decode_classification,
-    decode_text_slots,
-    decode_yolov8,
-    decode_yolox,
-    nms,
-)
 from detector_worker.models.model_manager import LoadedModel, ModelConfig, ModelManager
 from detector_worker.models.runtimes.runtime import Outputs
 
 __all__ = ["BoundingBox", "DetectionResult", "YOLODetector"]
 
 Image = NDArray[np.uint8]
-_NAMING: Final = frozenset({"classification", "textSlots"})
+_NAMING: Final = frozenset({"classification", "textIndex", "textSlots", "textCtc"})
 """Layouts that say what a picture shows, not where."""
 
 
@@ -34,6 +28,22 @@ class _Workspace(threading.local):
 
     def __init__(self) -> None:
         self.scaler = FrameScaler()
+
+
+@dataclass(frozen=True, slots=True)
+class _ModelInUse:
+    """A model and what follows from it: replaced as one, so that no call ever sees parts of two."""
+
+    model: LoadedModel
+    class_names: tuple[str, ...]
+    is_wanted: NDArray[np.bool_]
+    """By class id."""
+
+    @classmethod
+    def of(cls, model: LoadedModel, wanted_classes: frozenset[str]) -> Self:
+        names = model.reading.class_names
+        is_wanted = [name is not None and (not wanted_classes or name.casefold() in wanted_classes) for name in names]
+        return cls(model, tuple(name or "" for name in names), np.array(is_wanted))
 
 
 class YOLODetector:
@@ -45,10 +55,18 @@ class YOLODetector:
     """
 
     def __init__(self, model: LoadedModel, *, wanted_classes: frozenset[str] = frozenset()) -> None:
-        self.model, self._reading, self._workspace = model, model.reading, _Workspace()
-        wanted, names = {name.casefold() for name in wanted_classes}, self._reading.class_names
-        self._class_names = tuple(name or "" for name in names)
-        self._wanted = np.array([name is not None and (not wanted or name.casefold() in wanted) for name in names])
+        self._wanted_classes = frozenset(name.casefold() for name in wanted_classes)
+        self._workspace = _Workspace()
+        self.use(model)
+
+    @property
+    def model(self) -> LoadedModel:
+        """Which one the next call asks."""
+        return self._in_use.model
+
+    def use(self, model: LoadedModel) -> None:
+        """Ask this model from the next call on; calls under way end with the one before, which must stay loaded."""
+        self._in_use = _ModelInUse.of(model, self._wanted_classes)
 
     @classmethod
     async def load_model(
@@ -69,14 +87,36 @@ class YOLODetector:
         Raises:
             ModelError: The runtime failed, or the model does not detect.
         """
-        if self._reading.layout in _NAMING:
-            raise self._misuse("does not detect")
-        (width, height), (x1, y1, x2, y2) = frame.wh, region or (0, 0, *frame.wh)
-        region = (max(0, x1), max(0, y1), min(width, x2), min(height, y2))
-        if region[0] >= region[2] or region[1] >= region[3]:
-            return Detections.empty(self._class_names)
-        outputs, letterbox = self._infer(frame, region)
-        return self._postprocess_results(outputs, letterbox, self._threshold(confidence_threshold))
+        in_use = self._in_use
+        if in_use.model.reading.layout in _NAMING:
+            raise _misuse(in_use.model, "does not detect")
+        inside = _inside(frame, region)
+        if inside is None:
+            return Detections.empty(in_use.class_names)
+        outputs, letterbox = self._infer(in_use.model, frame, inside)
+        return _postprocess_results(in_use, outputs, letterbox, _threshold(in_use.model, confidence_threshold))
+
+    def look_closely(self, frame: Frame) -> tuple[Detections, Detections]:
+        """Find objects as `detect` does; returns all candidates, and those of them that suppression leaves."""
+        in_use = self._in_use
+        outputs, letterbox = self._infer(in_use.model, frame, (0, 0, *frame.wh))
+        candidates = _candidates(in_use, outputs, letterbox, _threshold(in_use.model, None))
+        return _to_frame(candidates, letterbox), _to_frame(_filter_detections(in_use, candidates), letterbox)
+
+    def fed(self, frame: Frame) -> Image:
+        """Return what the network is given for a whole frame: shape (H, W, 3) of its input, uint8 BGR."""
+        model, whole = self.model, (0, 0, *frame.wh)
+        letterbox = fit_letterbox(whole, model.compiled_for(frame.wh).input_hw, model.reading.letterbox)
+        return self._preprocess_frame(frame, letterbox, model.reading.pad_value)
+
+    def reduced(self, frame: Frame, region: Region | None = None) -> Frame:
+        """Return a frame, or a region of it, not larger than the model sees it; in BGR, with times of its own."""
+        inside = _inside(frame, region) or (0, 0, *frame.wh)
+        model = self.model
+        letterbox = fit_letterbox(inside, model.compiled_for(_wh(inside)).input_hw, model.reading.letterbox)
+        part = None if inside == (0, 0, *frame.wh) else inside
+        image = frame.resized(letterbox.content_wh, self._workspace.scaler, region=part)
+        return Frame(image, camera_id=frame.camera_id, frame_id=frame.frame_id, time_s=0.0, captured_at=0.0)
 
     def classify(self, picture: Frame | Image, confidence_threshold: float | None = None) -> ClassificationResult:
         """Name or read what a frame, or a crop of one in BGR, shows; blocks the calling thread for one inference.
@@ -87,57 +127,75 @@ class YOLODetector:
         Raises:
             ModelError: The runtime failed, the picture is empty, or the model does not classify.
         """
-        if self._reading.layout not in _NAMING:
-            raise self._misuse("does not classify")
+        in_use = self._in_use
+        reading = in_use.model.reading
+        if reading.layout not in _NAMING:
+            raise _misuse(in_use.model, "does not classify")
         if not isinstance(picture, Frame):
             picture = Frame(picture, camera_id="", frame_id=0, time_s=0.0, captured_at=0.0)
         if 0 in picture.wh:
-            raise self._misuse("was given an empty picture")
-        outputs, _ = self._infer(picture, (0, 0, *picture.wh))
-        label, confidence = self._decode_label(outputs[self._reading.output])
-        is_sure = confidence >= self._threshold(confidence_threshold)
+            raise _misuse(in_use.model, "was given an empty picture")
+        outputs, _ = self._infer(in_use.model, picture, (0, 0, *picture.wh))
+        label, confidence = decode_label(reading.layout, outputs[reading.outputs[0]], in_use.class_names)
+        is_sure = confidence >= _threshold(in_use.model, confidence_threshold)
         return ClassificationResult(label if is_sure else None, confidence)
 
-    def _infer(self, frame: Frame, region: Region) -> tuple[Outputs, Letterbox]:
-        compiled = self.model.compiled_for((region[2] - region[0], region[3] - region[1]))
-        letterbox = fit_letterbox(region, compiled.input_hw, self._reading.letterbox)
-        return compiled.infer(self._preprocess_frame(frame, letterbox)), letterbox
+    def _infer(self, model: LoadedModel, frame: Frame, region: Region) -> tuple[Outputs, Letterbox]:
+        compiled = model.compiled_for(_wh(region))
+        letterbox = fit_letterbox(region, compiled.input_hw, model.reading.letterbox)
+        return compiled.infer(self._preprocess_frame(frame, letterbox, model.reading.pad_value)), letterbox
 
-    def _preprocess_frame(self, frame: Frame, letterbox: Letterbox) -> Image:
+    def _preprocess_frame(self, frame: Frame, letterbox: Letterbox, pad_value: int) -> Image:
         """Bring a region of a frame into the model's input; the whole frame straight from YUV."""
         part = None if letterbox.region == (0, 0, *frame.wh) else letterbox.region
         image = frame.resized(letterbox.content_wh, self._workspace.scaler, region=part)
         (width, height), (x, y), (input_h, input_w) = letterbox.content_wh, letterbox.pad_xy, letterbox.input_hw
         borders = (y, input_h - y - height, x, input_w - x - width)
-        grey = (self._reading.pad_value,) * 3
+        grey = (pad_value,) * 3
         return np.asarray(cv2.copyMakeBorder(image, *borders, cv2.BORDER_CONSTANT, value=grey), np.uint8)
 
-    def _decode_label(self, output: NDArray[np.float32]) -> tuple[str | None, float]:
-        if self._reading.layout == "textSlots":
-            return decode_text_slots(output, self._class_names)
-        confidences = np.where(self._wanted, decode_classification(output), 0)
-        best = int(confidences.argmax())
-        return self._class_names[best], float(confidences[best])
 
-    def _postprocess_results(self, outputs: Outputs, letterbox: Letterbox, threshold: float) -> Detections:
-        """Decode the network's answer into boxes on the full frame."""
-        output = outputs[self._reading.output]
-        if self._reading.layout == "yolox":
-            found = decode_yolox(output, self._class_names, threshold, input_hw=letterbox.input_hw)
-        else:
-            found = decode_yolov8(output, self._class_names, threshold)
-        found = self._filter_detections(found)
-        xyxy = remove_letterbox(found.xyxy, letterbox)
-        return replace(found, xyxy=xyxy).select(np.flatnonzero((xyxy[:, 2:] > xyxy[:, :2]).all(axis=1)))
+def _inside(frame: Frame, region: Region | None) -> Region | None:
+    """Clip a region to its frame; None where nothing is left."""
+    (width, height), (x1, y1, x2, y2) = frame.wh, region or (0, 0, *frame.wh)
+    x1, y1, x2, y2 = max(0, x1), max(0, y1), min(width, x2), min(height, y2)
+    return (x1, y1, x2, y2) if x1 < x2 and y1 < y2 else None
 
-    def _filter_detections(self, found: Detections) -> Detections:
-        """Drop classes that nobody wants, before they could suppress others, and doubles."""
-        wanted, settings = found.select(self._wanted[found.class_id]), self.model.settings.nms
-        return wanted.select(nms(wanted, iou=settings.iou, across_classes=settings.across_classes))
 
-    def _threshold(self, asked: float | None) -> float:
-        return self.model.settings.min_confidence if asked is None else asked
+def _wh(region: Region) -> tuple[int, int]:
+    return region[2] - region[0], region[3] - region[1]
 
-    def _misuse(self, what: str) -> ModelError:
-        where, mend = f"model {self.model.model_id}", "Check modelType in the archive."
-        return ModelError(f"The model {what}", where=where, mend=mend)
+
+def _postprocess_results(in_use: _ModelInUse, outputs: Outputs, letterbox: Letterbox, threshold: float) -> Detections:
+    """Decode the network's answer into boxes on the full frame."""
+    candidates = _candidates(in_use, outputs, letterbox, threshold)
+    return _to_frame(_filter_detections(in_use, candidates), letterbox)
+
+
+def _candidates(in_use: _ModelInUse, outputs: Outputs, letterbox: Letterbox, threshold: float) -> Detections:
+    """Return all boxes of wanted classes, in the model's input; others must not suppress them."""
+    reading = in_use.model.reading
+    answers = tuple(outputs[name] for name in reading.outputs)
+    found = decode_boxes(reading.layout, answers, in_use.class_names, threshold, input_hw=letterbox.input_hw)
+    return found.select(in_use.is_wanted[found.class_id])
+
+
+def _to_frame(found: Detections, letterbox: Letterbox) -> Detections:
+    xyxy = remove_letterbox(found.xyxy, letterbox)
+    return replace(found, xyxy=xyxy).select(np.flatnonzero((xyxy[:, 2:] > xyxy[:, :2]).all(axis=1)))
+
+
+def _filter_detections(in_use: _ModelInUse, candidates: Detections) -> Detections:
+    """Drop doubles; the most confident come first."""
+    settings = in_use.model.reading.nms
+    if settings is None:
+        return candidates.select(np.argsort(-candidates.confidence, kind="stable"))
+    return candidates.select(nms(candidates, iou=settings.iou, across_classes=settings.across_classes))
+
+
+def _threshold(model: LoadedModel, asked: float | None) -> float:
+    return model.settings.min_confidence if asked is None else asked
+
+
+def _misuse(model: LoadedModel, what: str) -> ModelError:
+    return ModelError(f"The model {what}", where=f"model {model.model_id}", mend="Check modelType in the archive.")

@@ -27,6 +27,8 @@ class SubscriptionOptions:
     """Regions of the full frame, pixels, x1 y1 x2 y2: detections centred in one are ignored."""
     frozen_after_s: float | None = None
     """A picture that has not changed at all for so long is a fault; None: it may stand for ever."""
+    precision: Literal["auto", "f32", "bf16", "int8"] | None = None
+    """Of the detector."""
 
 
 @dataclass(frozen=True, slots=True)

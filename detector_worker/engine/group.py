@@ -5,33 +5,26 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
-from functools import partial
+from collections.abc import Callable
 from typing import Final
-
-import cv2
-import numpy as np
-from numpy.typing import NDArray
+from weakref import WeakValueDictionary
 
 from detector_worker.core.clock import SystemClock
 from detector_worker.core.config import Configuration
-from detector_worker.core.entities import Detections, StreamState, StreamStatus, VisitEvent
-from detector_worker.core.exceptions import StreamError
-from detector_worker.core.frame import Frame
+from detector_worker.core.entities import StreamState, StreamStatus, VisitEvent
+from detector_worker.core.exceptions import DetectorWorkerError
 from detector_worker.core.outbox import SavedVisit
-from detector_worker.detection.overlay import draw_overlay
-from detector_worker.detection.yolo_detector import YOLODetector
+from detector_worker.engine.archive_watch import ArchiveWatch
+from detector_worker.engine.camera_streams import camera_policy, stream_configs
 from detector_worker.engine.engine import SessionId, SubscriptionSpec
+from detector_worker.engine.group_models import GroupModels
 from detector_worker.engine.group_owner import GroupOwner, GroupReport
 from detector_worker.engine.lane import Analysed, Lane
-from detector_worker.engine.lane_parts import camera_policy, pipeline_loader, stream_configs, visit_tracker
+from detector_worker.engine.lane_maker import LaneMaker
 from detector_worker.engine.large_streams import LargeStreams
+from detector_worker.engine.live_pictures import annotated_jpeg, jpeg, no_picture
 from detector_worker.engine.runs import VisitRuns
 from detector_worker.engine.scheduler import Scheduler
-from detector_worker.engine.slot import FrameSlot
-from detector_worker.pipeline.action_executor import ActionExecutor
-from detector_worker.pipeline.pipeline_executor import PipelineExecutor
 from detector_worker.streams.detail_stream import LARGE, DetailStream
 from detector_worker.streams.stream_manager import StreamManager
 
@@ -40,6 +33,7 @@ __all__ = ["Group"]
 _log: Final = logging.getLogger(__name__)
 _REPORT_EVERY_S: Final = 1.0
 _TEND_EVERY_S: Final = 0.25
+_TEND_PRECISION_EVERY_S: Final = 2.0
 
 
 class Group:
@@ -60,25 +54,40 @@ class Group:
         policy = camera_policy(configuration.streams)
         self._large_streams = LargeStreams(owner.on_stream_status, status_of=self._status_of)
         self._streams = StreamManager(notify=self._large_streams.take, clock=self._clock, policy=policy)
-        self._loader = pipeline_loader(configuration, threads, any_path=any_path)
+        self._models = GroupModels(configuration, threads=threads, any_path=any_path)
+        self._maker = LaneMaker(
+            configuration,
+            self._models,
+            outbox=owner,
+            scheduler=self._scheduler,
+            clock=self._clock,
+            emit=self._emit,
+        )
         self._sessions: dict[str, SessionId] = {}
         self._lanes: dict[str, Lane] = {}
+        self._changing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         max_at_once = configuration.engine.max_concurrent_runs
         self._runs = VisitRuns(owner=owner, max_at_once=max_at_once, sessions=self._sessions)
 
     async def start(self) -> None:
         """Start the analysis threads and the reports."""
         self._loop = asyncio.get_running_loop()
+        archives = ArchiveWatch(self._models.loader, self._exchange_archive)
         self._scheduler.start()
         self._beside = [
             asyncio.create_task(self._report_loop(), name="group reports"),
             asyncio.create_task(self._tend_details(), name="large streams"),
+            asyncio.create_task(self._tend_precision(), name="precisions"),
+            asyncio.create_task(
+                archives.watch(self._lanes, every_s=self._configuration.pipelines.refresh_seconds), name="archives"
+            ),
         ]
 
     async def stop(self, *, grace_s: float) -> list[str]:
         """Stop reading, finish the runs under way; return the names of what did not stop in time."""
         for task in self._beside:
             task.cancel()
+        self._models.close()
         await self._streams.stop_all_streams()
         for lane in self._lanes.values():
             self.unschedule(lane)
@@ -93,42 +102,27 @@ class Group:
         Raises:
             DetectorWorkerError: The archive or the address was refused; an old lane goes on.
         """
-        config, large = stream_configs(spec, self._configuration.streams)
-        for one in (config, large):
+        for one in stream_configs(spec, self._configuration.streams):
             if one is not None:
                 one.address()  # refuses it before anything has changed
-        lane = await self.load_lane(spec, lossless=False)
-        await self.set_session(spec.display_id, session_id)
-        before = self._lanes.get(spec.subscription_id)
-        if before is not None:  # its visits go on in the new lane, from this moment on
-            self.unschedule(before)
-            await before.come_to_rest()
-            saved_visits = before.kept_visits(self._clock)
-            before.loaded.close()
-        lane.visits.restore(saved_visits, now_s=self._clock.monotonic_s(), now_utc_s=self._clock.utc_s())
-        wh = None
-        if before is not None and before.detail is not None:
-            wh = before.detail.wh
-            self._large_streams.forget(spec.camera_id)
-            await before.detail.close()
-        if large is not None:
-            lane.detail = DetailStream(
-                self._streams, spec.camera_id, large, spec.subscription_id, wh=wh, needs_wh=spec.has_places
-            )
-        self.schedule(lane)
-        await self._streams.create_stream(spec.camera_id, config, spec.subscription_id, deliver=lane.offer)
+        async with self._changes_of(spec.subscription_id):
+            lane = await self.load_lane(spec, lossless=False)
+            await self.set_session(spec.display_id, session_id)
+            await self._put_in_place(lane, saved_visits)
 
     async def stop_lane(self, subscription_id: str) -> None:
         """End a lane; its runs under way are finished. Nothing happens where there is none."""
-        lane = self._lanes.pop(subscription_id, None)
-        if lane is not None:
+        async with self._changes_of(subscription_id):
+            lane = self._lanes.pop(subscription_id, None)
+            if lane is None:
+                return
             closing = [self._streams.remove_stream(subscription_id)]
             if lane.detail is not None:
                 self._large_streams.forget(lane.spec.camera_id)
                 closing.append(lane.detail.close())
             await asyncio.gather(*closing)
             self.unschedule(lane)
-            lane.loaded.close()
+            self._maker.retire(lane)
 
     async def reconnect(self, camera_id: str) -> None:
         """Connect to a camera anew at once, with all of its streams; nothing happens where there is none."""
@@ -154,13 +148,12 @@ class Group:
             StreamError: There is no frame yet, and why.
         """
         if annotated:
-            return await self._annotated_jpeg(camera_id)
-        frame = self._streams.get_latest_frame(camera_id)
-        if frame is None:
-            status = self._status_of(camera_id)
-            what = f"No frame yet: {status.reason or status.state}"
-            raise StreamError(what, where=f"camera {camera_id}", mend="Wait a moment, or look at its address.")
-        return await asyncio.to_thread(lambda: _jpeg(frame.bgr()))
+            for lane in self._lanes.values():
+                if lane.spec.camera_id == camera_id and lane.newest is not None:
+                    return await asyncio.to_thread(annotated_jpeg, lane)
+        elif (frame := self._streams.get_latest_frame(camera_id)) is not None:
+            return await asyncio.to_thread(lambda: jpeg(frame.bgr()))
+        raise no_picture(self._status_of(camera_id), is_seen=annotated)
 
     async def load_lane(
         self, spec: SubscriptionSpec, *, lossless: bool, observe: Callable[[Analysed], None] | None = None
@@ -175,31 +168,7 @@ class Group:
         Raises:
             DetectorWorkerError: The archive cannot be used.
         """
-        loaded = await self._loader.load_from_url(spec.model_url)
-        pipeline = loaded.config
-        with ExitStack() as undo:
-            undo.callback(loaded.close)
-            for warning in loaded.warnings:
-                _log.warning("%s: %s", pipeline.model_id, warning)
-            detectors = {model_id: YOLODetector(model) for model_id, model in loaded.models.items()}
-            detector = YOLODetector(loaded.models[pipeline.model_id], wanted_classes=pipeline.wanted_classes())
-            detectors[pipeline.model_id] = detector
-            actions = ActionExecutor(outbox=self._owner, clock=self._clock, tables=pipeline.tables)
-            await actions.declare_tables()
-            rate = spec.target_fps or pipeline.target_fps
-            default_rate = None if lossless else self._configuration.streams.target_fps
-            lane = Lane(
-                spec,
-                loaded,
-                detector=detector,
-                visits=visit_tracker(spec, pipeline),
-                executor=PipelineExecutor(actions=actions, detectors=detectors, run_inference=self._scheduler.run),
-                slot=FrameSlot(target_fps=rate or default_rate, lossless=lossless),
-                wake=self._scheduler.wake,
-                emit=partial(self._emit, observe),
-            )
-            undo.pop_all()
-        return lane
+        return await self._maker.make(spec, lossless=lossless, observe=observe)
 
     def schedule(self, lane: Lane) -> None:
         """Analyse what is offered to a lane from now on."""
@@ -219,24 +188,53 @@ class Group:
         await self._runs.finish(timeout_s=None)
         return events
 
+    def _changes_of(self, subscription_id: str) -> asyncio.Lock:
+        """Return what whoever changes a subscription's lane holds meanwhile."""
+        return self._changing.setdefault(subscription_id, asyncio.Lock())
+
+    async def _put_in_place(self, lane: Lane, saved_visits: tuple[SavedVisit, ...]) -> None:
+        """Feed and analyse a new lane; one of the same name hands over its visits between two frames."""
+        spec, streams = lane.spec, self._configuration.streams
+        config, large = stream_configs(spec, streams)
+        before, wh = self._lanes.get(spec.subscription_id), None
+        if before is not None:
+            await asyncio.to_thread(lane.make_ready_as, before)
+            self.unschedule(before)
+            await before.come_to_rest()
+            saved_visits = before.kept_visits(self._clock)
+            lane.live_detections, lane.runs = before.live_detections, before.runs
+        lane.visits.restore(saved_visits, now_s=self._clock.monotonic_s(), now_utc_s=self._clock.utc_s())
+        if before is not None and before.detail is not None:
+            if stream_configs(before.spec, streams)[1] == large:
+                lane.detail = before.detail
+            else:
+                wh = before.detail.wh
+                self._large_streams.forget(spec.camera_id)
+                await before.detail.close()
+        if large is not None and lane.detail is None:
+            lane.detail = DetailStream(
+                self._streams, spec.camera_id, large, spec.subscription_id, wh=wh, needs_wh=spec.has_places
+            )
+        self.schedule(lane)
+        await self._streams.create_stream(spec.camera_id, config, spec.subscription_id, deliver=lane.offer)
+        if before is not None:
+            self._maker.retire(before)
+
+    async def _exchange_archive(self, before: Lane) -> None:
+        """Load the archive of a lane anew, and go on with it; DetectorWorkerError: the old one goes on."""
+        async with self._changes_of(before.spec.subscription_id):
+            if self._lanes.get(before.spec.subscription_id) is before:
+                await self._put_in_place(await self.load_lane(before.spec, lossless=False), ())
+
     def _status_of(self, camera_id: str) -> StreamStatus:
         try:
             return self._streams.get_stream_info(camera_id).status
         except KeyError:  # its lane is being started
             return StreamStatus(camera_id, StreamState.CONNECTING)
 
-    async def _annotated_jpeg(self, camera_id: str) -> bytes:
-        for lane in self._lanes.values():
-            if lane.spec.camera_id == camera_id and lane.newest is not None:
-                return await asyncio.to_thread(_annotated_jpeg, lane.spec, *lane.newest, lane.sayings.by_track)
-        raise StreamError(
-            "No frame has been analysed yet", where=f"camera {camera_id}", mend="Wait a moment, or ask without boxes."
-        )
-
-    def _emit(self, observe: Callable[[Analysed], None] | None, lane: Lane, analysed: Analysed) -> None:
+    def _emit(self, lane: Lane, analysed: Analysed) -> None:
         """Leave the analysis thread, if anything happened that anybody waits for."""
-        if observe is not None:
-            observe(analysed)
+        self._maker.precision.observe(lane.detector, analysed.frame, analysed.detections, lane.spec.crop)
         if lane.detail is not None and len(analysed.detections):
             lane.detail.ask()
         if analysed.events or analysed.live_visits or lane.live_detections:
@@ -261,6 +259,16 @@ class Group:
                     _log.error("A large stream could not be opened or closed: %r", outcome)
             await asyncio.sleep(_TEND_EVERY_S)
 
+    async def _tend_precision(self) -> None:
+        while True:
+            await asyncio.sleep(_TEND_PRECISION_EVERY_S)
+            try:
+                await self._maker.precision.tend(self._clock.monotonic_s())
+            except DetectorWorkerError as exc:
+                _log.error("A precision could not be judged: %s", exc)
+            except Exception:  # noqa: BLE001 - no camera may suffer from it
+                _log.exception("A precision could not be judged")
+
     async def _report_loop(self) -> None:
         while True:
             reports, memory = [], dict[str, int]()
@@ -273,15 +281,6 @@ class Group:
                 reports.append(report)
                 memory |= {model_id: model.shared.memory_bytes for model_id, model in lane.loaded.models.items()}
             busy_s = self._scheduler.busy_s(self._clock.monotonic_s())
-            self._owner.on_report(GroupReport(tuple(reports), memory, self._streams.stuck_threads, busy_s))
+            cache, stuck = self._models.manager.get_cache_stats(), self._streams.stuck_threads
+            self._owner.on_report(GroupReport(tuple(reports), memory, cache, stuck, busy_s))
             await asyncio.sleep(_REPORT_EVERY_S)
-
-
-def _annotated_jpeg(spec: SubscriptionSpec, frame: Frame, detections: Detections, sayings: Mapping[int, str]) -> bytes:
-    ignored = spec.options.ignore_masks
-    return _jpeg(draw_overlay(frame, detections, sayings, region=spec.crop, ignored=ignored))
-
-
-def _jpeg(image: NDArray[np.uint8]) -> bytes:
-    _, encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 85])
-    return encoded.tobytes()

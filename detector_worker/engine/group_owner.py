@@ -1,10 +1,11 @@
 """What a group tells whoever runs it, over a pipe or in the same process."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from detector_worker.core.entities import StreamStatus
 from detector_worker.core.outbox import Outbox
+from detector_worker.core.singleton_managers import ModelCacheState
 from detector_worker.engine.engine import LaneResult
 
 __all__ = ["GroupOwner", "GroupReport", "LaneReport"]
@@ -35,6 +36,7 @@ class GroupReport:
     lanes: tuple[LaneReport, ...]
     memory_by_model: dict[str, int]
     """Bytes by model id."""
+    model_cache: ModelCacheState = field(default_factory=ModelCacheState)
     stuck_threads: int = 0
     """Camera threads that do not come back from a library."""
     busy_s: float = 0.0

@@ -28,6 +28,8 @@ from detector_worker.streams.detail_stream import DetailStream
 
 __all__ = ["Analysed", "Lane"]
 
+WidthHeight = tuple[int, int]
+
 _SAVE_VISITS_EVERY_S: Final = 2.0
 _MAX_RUNS_UNDER_WAY: Final = 16
 _TICK_S: Final = 0.005
@@ -64,8 +66,13 @@ class Lane:
         slot: FrameSlot,
         wake: Callable[[], None],
         emit: Callable[["Lane", Analysed], None],
+        make_ready: Callable[["Lane", WidthHeight], None],
     ) -> None:
-        """Wire a lane; ``emit`` takes each analysed frame in the analysis thread, ``wake`` tells that one waits."""
+        """Wire a lane.
+
+        ``emit`` takes each analysed frame in the analysis thread, ``wake`` tells that one waits, ``make_ready``
+        compiles the detector for pictures of a size, or begins to.
+        """
         self.spec, self.loaded, self.pipeline = spec, loaded, loaded.config
         self.executor, self.visits, self.slot, self.wake = executor, visits, slot, wake
         self.live_detections = False
@@ -77,7 +84,9 @@ class Lane:
         self.sayings = TrackSayings()
         self.newest: tuple[Frame, Detections] | None = None
         """The frame that was analysed last, with what was tracked in it; for whoever wants to see them."""
-        self._detector, self._emit = detector, emit
+        self.detector = detector
+        self._emit, self._make_ready = emit, make_ready
+        self._is_retired = False
         self._in_flight = False
         self._arrived, self._analysed, self._dropped = RateMeter(), RateMeter(), RateMeter()
         self._latency = LatencyWindow()
@@ -91,6 +100,11 @@ class Lane:
                 return
             frame = paired
         self._arrived.add(time.monotonic())
+        wh = self._analysed_wh(frame)
+        if not self.detector.model.is_ready_for(wh):
+            self._make_ready(self, wh)
+            if not self.detector.model.is_ready_for(wh):
+                return
         dropped = self.slot.dropped
         if self.slot.put(frame):
             if self.slot.dropped > dropped:
@@ -111,6 +125,22 @@ class Lane:
     def end(self) -> None:
         """The frame in flight is done."""
         self._in_flight = False
+
+    def make_ready_as(self, other: "Lane") -> None:
+        """Compile for what another lane of the same camera has analysed last, if it has; blocks."""
+        if other.newest is not None:
+            self.detector.model.compiled_for(self._analysed_wh(other.newest[0]))
+
+    def end_run(self, status: str) -> None:
+        """A run of a visit is over; the last one of a retired lane lets its models go."""
+        self.runs[status] += 1
+        self.runs_under_way -= 1
+        self._close_when_drained()
+
+    def retire(self) -> None:
+        """Nothing is offered any more: let the models go as soon as the runs under way have ended."""
+        self._is_retired = True
+        self._close_when_drained()
 
     async def come_to_rest(self) -> None:
         """Wait until the frame in flight, if there is one, is done; not longer than ten seconds.
@@ -163,9 +193,18 @@ class Lane:
             runs=(self.runs_under_way, *finished),
         )
 
+    def _close_when_drained(self) -> None:
+        if self._is_retired and not self.runs_under_way:
+            self.loaded.close()
+
+    def _analysed_wh(self, frame: Frame) -> WidthHeight:
+        """Return the size of what is analysed of a frame, pixels."""
+        (width, height), (x1, y1, x2, y2) = frame.wh, self.spec.crop or (0, 0, *frame.wh)
+        return max(1, min(width, x2) - max(0, x1)), max(1, min(height, y2) - max(0, y1))
+
     def _analyse(self, frame: Frame) -> None:
         floor = unsure_confidence(self.pipeline.min_confidence)
-        detections = self._keep_wanted(self._detector.detect(frame, floor, region=self.spec.crop))
+        detections = self._keep_wanted(self.detector.detect(frame, floor, region=self.spec.crop))
         events = self.visits.update(detections, frame)
         self.newest = frame, self.visits.tracked
         now_s = time.monotonic()

@@ -85,7 +85,8 @@ class ReadModel:
         """Take a group's figures."""
         state = self.services.get(name)
         if state is not None:
-            self.services.set(name, replace(state, state="ok", stuck_threads=report.stuck_threads))
+            stuck, cache = report.stuck_threads, report.model_cache
+            self.services.set(name, replace(state, state="ok", stuck_threads=stuck, model_cache=cache))
         self._set_models(name, report.memory_by_model)
         for lane in report.lanes:
             self._take_lane(lane)

@@ -14,7 +14,7 @@ from detector_worker.engine.group_owner import GroupOwner
 from detector_worker.engine.lane import Lane
 from detector_worker.pipeline.context import PipelineContext
 
-__all__ = ["VisitRuns"]
+__all__ = ["VisitRuns", "lane_result"]
 
 _log: Final = logging.getLogger(__name__)
 
@@ -79,14 +79,13 @@ class VisitRuns:
                 result = await lane.executor.execute_pipeline(lane.pipeline, context)
             status = result.status
             lane.sayings.note(result.detections, result.classification_results)
-            self._owner.on_result(_lane_result(lane, context, result))
+            self._owner.on_result(lane_result(lane, context, result))
         except DetectorWorkerError as exc:
             _log.error("The run for record %s failed: %s", context.record_id, exc)
         except Exception:  # noqa: BLE001 - a run's boundary: its bug harms no other run
             _log.exception("The run for record %s failed", context.record_id)
         finally:
-            lane.runs[status] += 1
-            lane.runs_under_way -= 1
+            lane.end_run(status)
             lane.wake()
 
     def _keep(self, work: Coroutine[Any, Any, None]) -> None:
@@ -111,7 +110,8 @@ def _saved(lane: Lane, visit: Visit, seen_at: float) -> SavedVisit:
     return SavedVisit(lane.spec.subscription_id, replace(visit, shots=()), seen_at)
 
 
-def _lane_result(lane: Lane, context: PipelineContext, result: PipelineResult) -> LaneResult:
+def lane_result(lane: Lane, context: PipelineContext, result: PipelineResult) -> LaneResult:
+    """Return what is told of a finished run."""
     return replace(
         lane.result(context.frame_id, context.timestamp, result.detections),
         final=True,

@@ -1,194 +1,78 @@
-"""Models in memory: loaded once, shared by whoever asks, kept while in use, evicted when nobody does.
-
-One network is one file's content with one preprocessing. A `LoadedModel` is one user's hold on it.
-"""
+"""Models in memory: tried in a child, loaded once, shared by whoever asks, kept while in use."""
 
 import asyncio
 import hashlib
-import logging
-import threading
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Self
+from typing import Final
 from weakref import WeakValueDictionary
 
-from pydantic import ValidationError
-
-from detector_worker.core.exceptions import ModelCacheError, ModelLoadError
+from detector_worker.core.exceptions import ModelLoadError
+from detector_worker.core.singleton_managers import ModelCacheState
+from detector_worker.models.model_cache import ModelCache, ModelKey
 from detector_worker.models.model_reading import ModelReading, read_model
-from detector_worker.models.pipeline_config import BranchConfig, ModelSettings
-from detector_worker.models.runtimes.runtime import CompiledModel, Hw, InferenceRuntime, ModelSpec, Preprocessing
+from detector_worker.models.runtimes.runtime import InferenceRuntime, ModelSpec, Precision
+from detector_worker.models.runtimes.trial import Candidate, ModelTrial
+from detector_worker.models.shared_model import LoadedModel, ModelConfig, SharedModel
 
-__all__ = ["CacheStats", "LoadedModel", "ModelCache", "ModelConfig", "ModelManager"]
+__all__ = ["LoadedModel", "ModelCache", "ModelConfig", "ModelManager"]
 
-ModelKey = tuple[str, Preprocessing]
-"""What makes two networks the same: the hash of their content, and what is compiled in."""
-
-_LOG: Final = logging.getLogger(__name__)
-_DETECTOR_HW: Final = (384, 640)  # of the usual 16:9 camera
-_CLASSIFIER_HW: Final = (224, 224)
-_STEP_PX: Final = 32
-_MAX_SHAPES: Final = 6
-
-
-class SharedModel:
-    """One network, compiled for each input size that somebody needs. Thread-safe but for ``holds``."""
-
-    def __init__(self, runtime: InferenceRuntime, path: Path, preprocessing: Preprocessing) -> None:
-        self.holds = 0
-        self._runtime, self._path, self._preprocessing = runtime, path, preprocessing
-        self._lock = threading.Lock()
-        self._compiled: dict[Hw, CompiledModel] = {}
-
-    @property
-    def memory_bytes(self) -> int:
-        """Of all compiled forms, estimated."""
-        return sum(compiled.memory_bytes for compiled in tuple(self._compiled.values()))
-
-    def compiled(self, input_hw: Hw) -> CompiledModel:
-        """Return the network for an input size, compiled at the first call.
-
-        Each size costs memory: past the first few comes the square that holds any picture.
-        """
-        if (found := self._compiled.get(input_hw)) is not None:
-            return found
-        with self._lock:
-            if len(self._compiled) >= _MAX_SHAPES:
-                input_hw = (max(input_hw), max(input_hw))
-            if input_hw not in self._compiled:
-                self._compiled[input_hw] = self._runtime.compile(self._path, self._preprocessing, input_hw=input_hw)
-            return self._compiled[input_hw]
-
-
-class CacheStats(NamedTuple):
-    """Networks in memory, those that somebody holds, their estimated size, and evictions since the start."""
-
-    models: int
-    in_use: int
-    memory_bytes: int
-    evictions: int
-
-
-class ModelCache:
-    """Networks by identity, the longest unused first; none is evicted while somebody holds it. For one event loop."""
-
-    def __init__(self, *, budget_bytes: int) -> None:
-        self._budget_bytes = budget_bytes
-        self._models: dict[ModelKey, SharedModel] = {}
-        self._evictions = 0
-
-    def get(self, key: ModelKey) -> SharedModel | None:
-        """Return a network without holding it."""
-        return self._models.get(key)
-
-    def put(self, key: ModelKey, model: SharedModel) -> None:
-        """Add a network, which may be there already, and hold it once more; ModelCacheError: it can never fit."""
-        needed, budget = self._estimate_memory(model), self._budget_bytes
-        if needed > budget:
-            what = f"The model needs about {needed >> 20} MiB, all models may take {budget >> 20} MiB"
-            mend = "Raise models.memory_budget_mb, or export a smaller model."
-            raise ModelCacheError(what, where="model cache", mend=mend)
-        model.holds += 1
-        self._models.pop(key, None)
-        self._models[key] = model
-        self._evictions += self._evict_unused(budget)
-
-    def remove(self, key: ModelKey) -> bool:
-        """Drop a network that nobody holds; returns whether it was there and free."""
-        model = self._models.get(key)
-        return model is not None and not model.holds and self._models.pop(key) is model
-
-    def remove_unused(self) -> int:
-        """Drop every network that nobody holds; returns how many."""
-        return self._evict_unused(0)
-
-    def get_cache_stats(self) -> CacheStats:
-        """Return the figures."""
-        models = self._models.values()
-        in_use, memory_bytes = sum(model.holds > 0 for model in models), sum(map(self._estimate_memory, models))
-        return CacheStats(len(models), in_use, memory_bytes, self._evictions)
-
-    def _estimate_memory(self, model: SharedModel) -> int:
-        return model.memory_bytes
-
-    def _evict_unused(self, budget_bytes: int) -> int:
-        """Drop the longest unused until the others fit, as far as nobody holds them; returns how many."""
-        evicted = 0
-        for key in tuple(self._models):
-            if self.get_cache_stats().memory_bytes > budget_bytes:
-                evicted += self.remove(key)
-        if (used := self.get_cache_stats().memory_bytes) > self._budget_bytes:
-            _LOG.warning("Models in use take %d MiB, more than models.memory_budget_mb: all of them stay", used >> 20)
-        return evicted
-
-
-@dataclass(frozen=True, slots=True)
-class ModelConfig:
-    """Which model, and how the archive wants it used."""
-
-    path: Path
-    settings: ModelSettings
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any], *, folder: Path = Path()) -> Self:
-        """Take the model's part of a pipeline or a branch; ModelLoadError: its keys are missing or wrong."""
-        try:
-            settings = ModelSettings.model_validate(dict(data), extra="ignore")
-        except ValidationError as exc:
-            wrong = sorted({str(error["loc"][0]) for error in exc.errors(include_input=False)})
-            what, mend = f"The model's settings are wrong: {', '.join(wrong)}", "Correct them in pipeline.json."
-            raise ModelLoadError(what, where=f"model {data.get('modelId', '?')}", mend=mend) from exc
-        return cls(folder / settings.model_file, settings)
-
-
-@dataclass(frozen=True, eq=False)
-class LoadedModel:
-    """One user's hold on a network, until `ModelManager.unload_model`."""
-
-    settings: ModelSettings
-    spec: ModelSpec
-    reading: ModelReading
-    shared: SharedModel
-
-    @property
-    def model_id(self) -> str:
-        """As the archive names it."""
-        return self.settings.model_id
-
-    def compiled_for(self, source_wh: tuple[int, int]) -> CompiledModel:
-        """Return the network in the input size that suits pictures of a size; may compile, which takes a moment.
-
-        A detector of open size gets the picture's proportions: the long side as it was trained, the short one rounded
-        up to a multiple of 32.
-        """
-        if not self.spec.is_dynamic or self.settings.model_type != "detection":
-            return self.shared.compiled(self.spec.input_hw)
-        scale = self.reading.long_side_px / max(source_wh)
-        width, height = (max(1, -(-round(side * scale) // _STEP_PX)) * _STEP_PX for side in source_wh)
-        return self.shared.compiled((height, width))
+_MAX_TRIALS: Final = 2
+"""One that takes long keeps no other archive waiting, and all together take no more than twice their bound."""
 
 
 class ModelManager:
-    """Loads models off the event loop, each network once however many wait for it. Belongs to one event loop."""
+    """Loads models off the event loop, each network once however many wait for it. Belongs to one event loop.
 
-    def __init__(self, runtime: InferenceRuntime, *, memory_budget_bytes: int) -> None:
-        self._runtime = runtime
+    Args:
+        runtime: Compiles and runs them.
+        memory_budget_bytes: For networks that nobody holds to stay in memory beside those in use.
+        trial: Tries in a child what was never seen before; None: every model is trusted.
+    """
+
+    def __init__(self, runtime: InferenceRuntime, *, memory_budget_bytes: int, trial: ModelTrial | None = None) -> None:
+        self.runtime = runtime
         self._cache = ModelCache(budget_bytes=memory_budget_bytes)
+        self._trial, self._trials = trial, asyncio.Semaphore(_MAX_TRIALS)
         self._loading: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._loaded: list[LoadedModel] = []
 
-    async def load_model(self, config: ModelConfig) -> LoadedModel:
-        """Return a hold on a model, to be given back with `unload_model`; ModelError: it cannot be loaded."""
-        content_sha256 = await asyncio.to_thread(_sha256, config)
-        lock = self._loading.setdefault(content_sha256, asyncio.Lock())
-        async with lock:  # whoever comes second finds the network in the cache
+    async def admit(self, configs: Sequence[ModelConfig]) -> dict[str, int | None]:
+        """Try models that were never seen before, all of them in one child.
+
+        Returns:
+            The memory that each was seen to take, bytes, by the hash of its content; None where nobody measured.
+
+        Raises:
+            ModelLoadError: One of them is refused.
+        """
+        contents = {await asyncio.to_thread(_sha256, config): config for config in configs}
+        if self._trial is None:
+            return dict.fromkeys(contents)
+        candidates = [Candidate(config.path, sha256, config.open_hw) for sha256, config in contents.items()]
+        async with self._alone_with("trial", contents), self._trials:
+            return dict(await asyncio.to_thread(self._trial.admit, candidates))
+
+    async def load_model(
+        self, config: ModelConfig, *, precision: Precision = "f32", compiled_from: Path | None = None
+    ) -> LoadedModel:
+        """Return a hold on a model, to be given back with `unload_model`; ModelError: it cannot be loaded.
+
+        ``compiled_from`` is another file of the same network, such as a quantised one.
+        """
+        source = config if compiled_from is None else replace(config, path=compiled_from)
+        [(content_sha256, measured_bytes)] = (await self.admit([source])).items()
+        async with self._alone_with("load", [content_sha256]):  # whoever comes second finds the network in the cache
             spec, reading = await asyncio.to_thread(self._read, config)
-            key = (content_sha256, reading.preprocessing)
-            shared = self._cache.get(key) or SharedModel(self._runtime, config.path, reading.preprocessing)
+            key = ModelKey(content_sha256, reading.preprocessing, precision)
+            shared = self._cache.get(key) or SharedModel(
+                self.runtime, source.path, reading.preprocessing, precision=precision, measured_bytes=measured_bytes
+            )
             await asyncio.to_thread(shared.compiled, spec.input_hw)
             self._cache.put(key, shared)
-        model = LoadedModel(config.settings, spec, reading, shared)
+        model = LoadedModel(config, content_sha256, spec, reading, shared)
         self._loaded.append(model)
         return model
 
@@ -207,21 +91,24 @@ class ModelManager:
         return self._cache.remove_unused()
 
     def get_memory_usage(self) -> int:
-        """Bytes that all networks take, estimated."""
+        """Bytes that all networks take."""
         return self.get_cache_stats().memory_bytes
 
-    def get_cache_stats(self) -> CacheStats:
+    def get_cache_stats(self) -> ModelCacheState:
         """Return the figures of the cache."""
         return self._cache.get_cache_stats()
 
     def _read(self, config: ModelConfig) -> tuple[ModelSpec, ModelReading]:
-        settings, input_hw = config.settings, _CLASSIFIER_HW
-        if settings.model_type == "detection":
-            input_hw = _DETECTOR_HW
-        elif isinstance(settings, BranchConfig) and settings.resize_target is not None:
-            input_hw = (settings.resize_target[1], settings.resize_target[0])
-        spec = self._runtime.read_spec(config.path, input_hw=input_hw)
-        return spec, read_model(settings, spec)
+        spec = self.runtime.read_spec(config.path, input_hw=config.open_hw)
+        return spec, read_model(config.settings, spec)
+
+    @asynccontextmanager
+    async def _alone_with(self, task: str, contents: Sequence[str] | dict[str, ModelConfig]) -> AsyncIterator[None]:
+        """Wait until nobody else is at the same task with the same content."""
+        async with AsyncExitStack() as held:
+            for sha256 in sorted(contents):  # in one order, so that two cannot wait for each other
+                await held.enter_async_context(self._loading.setdefault(f"{task} {sha256}", asyncio.Lock()))
+            yield
 
 
 def _sha256(config: ModelConfig) -> str:

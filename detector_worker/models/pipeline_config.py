@@ -11,7 +11,17 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
 OutputLayout = Literal[
-    "yolov5", "yolov8", "end2end", "yolox", "ssd", "detr", "classification", "textIndex", "textSlots", "textCtc"
+    "yolov5",
+    "yolov8",
+    "end2end",
+    "yolox",
+    "ssd",
+    "detr",
+    "fastestdet",
+    "classification",
+    "textIndex",
+    "textSlots",
+    "textCtc",
 ]
 ClassName = Annotated[str, Field(min_length=1, max_length=200)]
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -22,9 +32,11 @@ _MAX_SECONDS: Final = 86_400 * 365
 
 
 class _Settings(BaseModel):
-    """Read-only; unknown keys are errors. camelCase in the file."""
+    """Read-only; unknown keys are errors. camelCase in the file. What stands below a field, editors show."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, alias_generator=to_camel)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, populate_by_name=True, alias_generator=to_camel, use_attribute_docstrings=True
+    )
 
 
 class _SnakeSettings(_Settings):
@@ -37,33 +49,47 @@ class InputConfig(_Settings):
     """How a picture becomes a model's input; None: the default of the output layout."""
 
     color: Literal["rgb", "bgr"] | None = None
+    """Order of the channels that the model was trained with."""
     scale: Positive | None = None
+    """Factor of each pixel value 0..255, such as 0.00392157; then mean is subtracted and divided by std."""
     mean: tuple[Finite, Finite, Finite] | None = None
+    """One number per channel, in the order of color, after scale."""
     std: tuple[Positive, Positive, Positive] | None = None
+    """One number per channel, in the order of color, after scale."""
     letterbox: Literal["center", "topLeft", "none"] | None = None
+    """Where the picture lies in the padded input; none: it is stretched."""
     pad_value: Annotated[int, Field(ge=0, le=255)] | None = None
+    """Grey of the padding."""
 
 
 class NmsConfig(_Settings):
     """Non-maximum suppression."""
 
     iou: Probability = 0.5
+    """Of two boxes that overlap more than this, the less confident one goes."""
     across_classes: bool = False
+    """Whether boxes of different classes suppress each other."""
 
 
 class ModelSettings(_Settings):
     """What the pipeline's detector and each branch have in common."""
 
     model_id: Annotated[str, Field(min_length=1, max_length=200)]
+    """Names the model's results in templates: {modelId.resultField}."""
     model_file: Annotated[str, Field(min_length=1, max_length=500)]
+    """Path within the archive: .onnx, or .xml with its .bin beside it."""
     model_type: Literal["detection", "classification", "ocr"]
     min_confidence: Probability = 0.5
     classes: tuple[ClassName | None, ...] | None = None
+    """Names in the order of the model's class ids, null for an id that is not used; default: the model's own."""
     input: InputConfig = InputConfig()
     output: str | None = None
+    """Name of the wanted output, where a model has several that fit."""
     output_layout: OutputLayout | None = None
+    """How the output is read; default: recognised from shapes and names."""
     nms: NmsConfig = NmsConfig()
     alphabet: tuple[str, ...] | None = None
+    """Symbols of a text model in the order of its ids, '_' for the padding or blank."""
 
 
 class TrackingConfig(_Settings):
@@ -71,15 +97,19 @@ class TrackingConfig(_Settings):
 
     method: Literal["bytetrack"] = "bytetrack"
     max_lost_seconds: Positive = 2.0
+    """How long a track is kept without a match."""
 
 
 class StabilityConfig(_Settings):
     """When a track becomes a visit, and when a new track is the old visit."""
 
     min_frames: Annotated[int, Field(ge=1, le=1000)] = 4
+    """Analysed frames in which the object was matched."""
     min_seconds: Annotated[float, Field(ge=0, le=600)] = 0.5
     min_iou: Probability = 0.5
+    """Mean overlap of its box with the previous or predicted one."""
     reentry_seconds: Annotated[float, Field(ge=0, le=86_400)] = 10.0
+    """A like object that appears so soon where one was lost is the same visit."""
 
 
 class MotionConfig(_Settings):
@@ -87,6 +117,7 @@ class MotionConfig(_Settings):
 
     enabled: bool = True
     recheck_seconds: Positive | None = None
+    """How often a still scene is looked at all the same."""
 
 
 class VotingConfig(_Settings):
@@ -101,12 +132,14 @@ class SessionTarget(_Settings):
 
     table: str
     key_field: str
+    """Column that holds the session's id."""
 
 
 class Condition(_SnakeSettings):
     """A comparison of one field; an action is carried out only where it holds."""
 
     field: str
+    """A name as in templates, without braces."""
     equals: str | float | bool | None = None
     not_equals: str | float | bool | None = None
     at_least: float | None = None
@@ -117,7 +150,9 @@ class _Action(_SnakeSettings):
     offers: ClassVar[tuple[str, ...]] = ()
     """What later templates may name of it, as ``<result_name>.<offer>``."""
     id: str | None = None
+    """Names the action's results in templates; default: its type. Two actions of one type need it."""
     when: Condition | None = None
+    """The action is carried out only where this holds."""
 
     @property
     def result_name(self) -> str:
@@ -132,6 +167,7 @@ class PostgresqlCreate(_Action):
     type: Literal["postgresql_create_record"]
     table: str
     fields: Annotated[dict[str, Any], Field(min_length=1)]
+    """Column to template, number, boolean or null; a template that is one placeholder keeps the value's type."""
 
 
 class PostgresqlUpdate(_Action):
@@ -140,11 +176,15 @@ class PostgresqlUpdate(_Action):
     type: Literal["postgresql_update", "postgresql_update_combined"]
     table: str
     key_field: str
+    """Column by which the row is found."""
     key_value: str
+    """Template of that column's value, such as {record_id}."""
     fields: dict[str, Any]
+    """Column to template, number, boolean or null."""
     wait_for_branches: Annotated[
         tuple[str, ...] | None, Field(validation_alias=AliasChoices("waitForBranches", "wait_for_branches"))
     ] = None
+    """Model ids; default: the branches that its fields name."""
 
 
 class RedisSaveImage(_Action):
@@ -153,8 +193,11 @@ class RedisSaveImage(_Action):
     offers = ("key",)
     type: Literal["redis_save_image"]
     region: str = "frame"
+    """frame: the whole picture; best: the object at its best; or a class name."""
     key: str
+    """Template of the Redis key; it should hold {record_id} or {filename}, so that no visit overwrites another's."""
     expire_seconds: Annotated[int, Field(gt=0, le=_MAX_SECONDS)] = 3600
+    """Counted from delivery."""
     format: Literal["jpeg", "png", "webp"] = "jpeg"
     quality: Annotated[int, Field(ge=1, le=100)] = 90
 
@@ -169,10 +212,13 @@ class PublishMessageAction(_Action):
 
     type: Literal["publish_message", "redis_publish"]
     channel: str
+    """Template of the Redis channel."""
     message: dict[str, Any] | str
+    """Template, or an object of templates that is sent as JSON."""
     max_age_seconds: Annotated[
         float, Field(gt=0, le=_MAX_SECONDS, validation_alias=AliasChoices("maxAgeSeconds", "max_age_seconds"))
     ] = 30.0
+    """What could not be delivered within this time is dropped and counted."""
 
 
 ActionConfig = Annotated[
@@ -184,16 +230,24 @@ class BranchConfig(ModelSettings):
     """One classification of a stable visit."""
 
     result_field: str = ""
+    """Name of the label; default: brand, body_type, text or class, by modelId and modelType."""
     crop: bool = False
+    """Whether the model sees a cut-out of the full picture instead of all of it."""
     crop_class: ClassName | None = None
+    """What is cut out; default: the whole object."""
     crop_padding: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Margin around the cut-out, in parts of its size."""
     resize_target: tuple[Pixels, Pixels] | None = None
+    """[width, height]; default: the model's own input."""
     trigger_classes: tuple[ClassName, ...] = ()
+    """The branch reads only pictures that show one of these; default: any."""
     parallel: bool = False
+    """Whether it runs beside the others, or in its turn."""
     timeout_seconds: Annotated[
         float, Field(gt=0, le=600, validation_alias=AliasChoices("timeout_seconds", "timeoutSeconds"))
     ] = 30.0
     required: bool = True
+    """Whether the visit's run counts as failed where no required branch succeeded."""
     voting: VotingConfig | None = None
     branches: tuple["BranchConfig", ...] = ()
     actions: tuple[ActionConfig, ...] = ()
@@ -213,19 +267,29 @@ class PipelineConfig(ModelSettings):
     """One camera's job: the detector, and what happens to each stable visit."""
 
     trigger_classes: tuple[ClassName, ...] = ()
+    """Only frames with one of these count; default: any."""
     expected_classes: tuple[ClassName, ...] = ()
+    """A group of objects becomes a visit where it has one of these; default: any."""
     required_classes: tuple[ClassName, ...] = ()
+    """A group of objects becomes a visit only where it has all of these."""
     target_fps: Annotated[float, Field(gt=0, le=240)] | None = None
+    """Frames a second that are analysed at most."""
     tracking: TrackingConfig = TrackingConfig()
     stability: StabilityConfig = StabilityConfig()
     motion: MotionConfig = MotionConfig()
     actions: tuple[ActionConfig, ...] = ()
+    """Carried out in their order when the visit is stable, before the branches."""
     branches: tuple[BranchConfig, ...] = ()
     parallel_actions: tuple[ActionConfig, ...] = ()
+    """Carried out after the branches."""
     tables: dict[str, dict[str, str]] = {}
+    """Table to column to declaration, such as "uuid primary key"; missing ones are added where that is allowed."""
     session: SessionTarget | None = None
+    """Default: table and key of the first create action."""
     postgresql: dict[str, Any] | None = None
+    """Ignored: connections are the worker's own settings."""
     redis: dict[str, Any] | None = None
+    """Ignored: connections are the worker's own settings."""
 
     def wanted_classes(self) -> frozenset[str]:
         """Classes that anything asks for, lower case; empty: all of them are wanted."""
@@ -257,5 +321,8 @@ class PipelineConfig(ModelSettings):
 class PipelineFile(_Settings):
     """The file as a whole."""
 
+    json_schema: Annotated[str | None, Field(alias="$schema")] = None
+    """Where an editor finds the schema of this file; the worker never looks at it."""
     schema_version: Literal[1] = 1
+    """Without it the file counts as older: unknown keys only warn."""
     pipeline: PipelineConfig

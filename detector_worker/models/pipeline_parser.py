@@ -5,94 +5,95 @@ A fault names the JSON path, the kind of what stands there and what is allowed; 
 
 import re
 from collections.abc import Iterable
-from difflib import get_close_matches
+from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Final, get_args
+from typing import Any, Final
 
 import orjson
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from detector_worker.core.exceptions import PipelineError
-from detector_worker.models.pipeline_config import ActionConfig, PipelineConfig, PipelineFile
+from detector_worker.models.pipeline_config import PipelineConfig, PipelineFile
+from detector_worker.models.pipeline_document import DocumentError, load_document, repeated_keys, write_path
+from detector_worker.models.pipeline_repair import as_meant, key_owner, plain_location
+from detector_worker.models.pipeline_schema import ACTION_TYPES, did_you_mean
 
-__all__ = ["did_you_mean", "parse_pipeline", "refuse"]
+__all__ = ["ExaminedPipeline", "describe_error", "examine_pipeline", "faults_of", "refuse"]
 
-_MAX_BYTES: Final = 4 << 20
-_MAX_DEPTH: Final = 64
 _MAX_TOLD: Final = 50
 _PLAIN: Final = re.compile(r"[\w.-]{1,60}", re.ASCII)
-
-_SCHEMAS: Final = PipelineFile.model_json_schema()["$defs"].values()
-_KEYS: Final = sorted({key for schema in _SCHEMAS for key in schema["properties"]})
-_ACTION_TYPES: Final = [one.__annotations__["type"] for one in get_args(get_args(ActionConfig)[0])]
-_ACTIONS: Final = [kind for words in _ACTION_TYPES for kind in get_args(words)]
+_HEAD: Final = "The pipeline is wrong: "
+_BETWEEN: Final = "\nand "
 
 
-def parse_pipeline(content: bytes, *, where: str) -> tuple[PipelineConfig, tuple[str, ...]]:
-    """Parse and validate the file; returns the pipeline, and warnings.
+@dataclass(frozen=True, slots=True)
+class ExaminedPipeline:
+    """What a file says, as far as it can be read, and what is wrong with its text."""
 
-    A file without ``schemaVersion`` is of an older kind: keys that nobody knows are passed over with a warning.
+    config: PipelineConfig | None
+    """With faults it is the pipeline as it was probably meant, with stand-ins; None: nothing could be made of it."""
+    faults: tuple[str, ...]
+    """The first of them; empty: the file is right as far as no other file is looked at."""
+    warnings: tuple[str, ...]
 
-    Raises:
-        PipelineError: No JSON, or what it holds is wrong; all faults in one message.
+
+def examine_pipeline(content: bytes) -> ExaminedPipeline:
+    """Read a file and find every fault of its text.
+
+    A file without ``schemaVersion`` is of an older kind: keys that nobody knows are passed over with a warning, and
+    of a key that stands twice the last value is taken.
     """
-    document = _load_json(content, where)
     try:
-        return PipelineFile.model_validate(document).pipeline, ()
+        document = load_document(content)
+    except DocumentError as exc:
+        return ExaminedPipeline(None, (str(exc),), ())
+    is_old = isinstance(document, dict) and "schemaVersion" not in document
+    faults, ignored = [f"{path} stands there twice" for path in repeated_keys(content)[:_MAX_TOLD]], list[str]()
+    if is_old:
+        faults, ignored = [], [f"{fault}: the last one is taken" for fault in faults]
+    try:
+        file: PipelineFile | None = PipelineFile.model_validate(document)
     except ValidationError as exc:
         errors = exc.errors(include_url=False)
-    is_old = isinstance(document, dict) and "schemaVersion" not in document
-    if not is_old or any(error["type"] != "extra_forbidden" for error in errors):
-        refuse(map(_fault, errors), where)
-    warnings = tuple(f"{_fault(error)}: it is ignored" for error in errors[:_MAX_TOLD])
-    return PipelineFile.model_validate(document, extra="ignore").pipeline, warnings
+        if is_old:
+            unknown = [error for error in errors if error["type"] == "extra_forbidden"][:_MAX_TOLD]
+            ignored += [f"{describe_error(error, document)}: it is ignored" for error in unknown]
+            errors = [error for error in errors if error["type"] != "extra_forbidden"]
+        faults += [describe_error(error, document) for error in errors[: _MAX_TOLD + 1]]
+        file, further = as_meant(document, lenient=is_old)
+        faults += [describe_error(error, None) for error in further]
+    return ExaminedPipeline(file.pipeline if file else None, tuple(faults), tuple(ignored))
 
 
 def refuse(faults: Iterable[str], where: str) -> None:
     """Raise one PipelineError of all faults, if there are any; of very many it tells the first."""
-    told = list(islice(faults, _MAX_TOLD + 1))
+    told = list(islice(dict.fromkeys(faults), _MAX_TOLD + 1))
     if len(told) > _MAX_TOLD:
         told[-1] = "more"
     if told:
-        what, mend = "\nand ".join(told), "Correct pipeline.json and pack the archive again."
-        raise PipelineError(f"The pipeline is wrong: {what}", where=where, mend=mend)
+        mend = "Correct pipeline.json and pack the archive again."
+        raise PipelineError(_HEAD + _BETWEEN.join(told), where=where, mend=mend)
 
 
-def did_you_mean(word: str, known: list[str]) -> str:
-    """Return a hint at the nearest known word, to be put behind a fault; empty where none is near."""
-    plain = {one.lower().replace("_", ""): one for one in known}
-    nearest = get_close_matches(word[:100].lower().replace("_", ""), plain, n=1)
-    return f"; did you mean {plain[nearest[0]]!r}?" if nearest else ""
+def faults_of(error: PipelineError) -> list[str]:
+    """Take apart what `refuse` put together."""
+    return error.what.removeprefix(_HEAD).split(_BETWEEN)
 
 
-def _load_json(content: bytes, where: str) -> Any:
-    document, faults = None, []
-    if len(content) > _MAX_BYTES:
-        faults = [f"it is larger than {_MAX_BYTES >> 20} MiB"]
-    try:
-        document = orjson.loads(content.removeprefix(b"\xef\xbb\xbf"))
-    except orjson.JSONDecodeError as exc:
-        faults = [f"it is no JSON: {exc.msg} at line {exc.lineno}, column {exc.colno}"]
-    level = [document]
-    for _ in range(_MAX_DEPTH):
-        parents = [list(value.values()) if isinstance(value, dict) else value for value in level]
-        level = [inner for value in parents if isinstance(value, list) for inner in value]
-    if level:
-        faults = [f"it is nested deeper than {_MAX_DEPTH} levels"]
-    refuse(faults, where)
-    return document
-
-
-def _fault(error: Any) -> str:
-    """Put one of pydantic's errors into our words."""
-    path, kind, value = _path(error["loc"]), error["type"], error["input"]
+def describe_error(error: ErrorDetails, document: Any) -> str:
+    """Put one of pydantic's errors about a document into our words, with the nearest key of the same object."""
+    location, kind, value = plain_location(error["loc"]), error["type"], error["input"]
+    path = write_path(location)
     if kind == "extra_forbidden":
-        return f"{path} is not known{did_you_mean(str(error['loc'][-1]), _KEYS)}"
+        owner = key_owner(document, location)
+        known = list(owner[1]["properties"]) if owner else []
+        return f"{path} is not known{did_you_mean(str(location[-1]), known)}"
     if kind == "missing":
         return f"{path} is missing"
     if kind in {"union_tag_invalid", "union_tag_not_found"}:
         tag = value.get("type") if isinstance(value, dict) else None
-        hint = did_you_mean(str(tag), _ACTIONS)
+        hint = did_you_mean(str(tag), ACTION_TYPES)
         return f"{path}.type: {_kind_of(tag, shown=True)} stands there, which is no kind of action{hint}"
     allowed = str(error["msg"]).removeprefix("Input should be ")
     words = re.findall(r"'([^']+)'", allowed) if kind == "literal_error" else []
@@ -107,12 +108,3 @@ def _kind_of(value: Any, *, shown: bool) -> str:
     if isinstance(value, dict | list):
         return "an object" if isinstance(value, dict) else f"a list of {len(value)}"
     return orjson.dumps(value).decode()
-
-
-def _path(location: tuple[int | str, ...]) -> str:
-    """Write a location as a JSON path; the tag that pydantic puts in for an action's kind is no part of it."""
-    text = ""
-    for before, step in zip((None, *location), location, strict=False):
-        if not (isinstance(before, int) and step in _ACTIONS):
-            text += f"[{step}]" if isinstance(step, int) else f".{step[:80]}"
-    return text.removeprefix(".") or "the file"

@@ -10,21 +10,17 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from support.loading import new_loader
 from support.pipeline_runs import CAPTURED_AT, in_a_thread, single_frame
 from support.tiny_models import squares_image, tiny_pipeline, write_tiny_mpta
 from support.waiting import wait_until
 from uuid_utils import uuid7
 
-from detector_worker.core.addresses import NetworkPolicy
 from detector_worker.core.clock import SystemClock
 from detector_worker.core.entities import PipelineResult
 from detector_worker.core.frame import Frame
 from detector_worker.detection.yolo_detector import YOLODetector
-from detector_worker.models.archives.unpacking import ArchiveLimits
-from detector_worker.models.model_manager import ModelManager
 from detector_worker.models.pipeline_config import PipelineConfig
-from detector_worker.models.pipeline_loader import PipelineLoader
-from detector_worker.models.runtimes.openvino_runtime import OpenVINORuntime
 from detector_worker.pipeline.action_executor import ActionExecutor
 from detector_worker.pipeline.pipeline_executor import PipelineExecutor
 from detector_worker.storage.database_manager import DatabaseConfig, DatabaseManager
@@ -75,15 +71,7 @@ def archive(folder: Path) -> Path:
 
 @pytest.fixture
 async def plant(servers: EmbeddedServers, tmp_path: Path) -> AsyncIterator[Plant]:
-    clock, manager = SystemClock(), ModelManager(OpenVINORuntime(threads=2, requests=2), memory_budget_bytes=2**30)
-    loader = PipelineLoader(
-        manager,
-        tmp_path / "archives",
-        limits=ArchiveLimits(),
-        allowed_paths=(),
-        network_policy=NetworkPolicy(),
-        download_timeout_s=5,
-    )
+    clock, loader = SystemClock(), new_loader(tmp_path / "archives")
     config = DatabaseConfig(
         str(servers.postgresql_socket_dir), database=servers.postgresql_database, user=servers.postgresql_user
     )

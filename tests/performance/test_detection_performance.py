@@ -1,6 +1,7 @@
 """How long one detection takes, from the decoded picture to the boxes. Measures and reports."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import av
@@ -11,6 +12,10 @@ from support.measuring import PerformanceConfig
 
 from detector_worker.core.frame import Frame
 from detector_worker.detection.yolo_detector import YOLODetector
+from detector_worker.models.runtimes.compiled_cache import CompiledCache
+from detector_worker.models.runtimes.openvino_runtime import OpenVINORuntime
+from detector_worker.models.runtimes.runtime import Preprocessing
+from detector_worker.models.runtimes.trial import Candidate, ModelTrial, TrialLimits
 
 pytestmark = pytest.mark.performance
 
@@ -43,3 +48,35 @@ async def test_yolox_nano(performance_config: PerformanceConfig) -> None:
 
     frame = Frame(picture, camera_id="gate", frame_id=160, time_s=0.0, captured_at=0.0)
     measure(detector, frame, "YOLOX-nano, 640x360", performance_config)
+
+
+def test_first_and_second_start(tmp_path: Path) -> None:
+    path, input_hw = assets_dir() / "detector" / "yolox_nano.onnx", (416, 416)
+    limits = TrialLimits(2 << 30, 60)
+    trial = ModelTrial(
+        tmp_path / "trials",
+        runtime_identity="measured",
+        runtime_name="openvino",
+        device="cpu",
+        threads=2,
+        requests=2,
+        limits=limits,
+    )
+    with_cache = OpenVINORuntime(threads=2, requests=2, cache=CompiledCache(tmp_path / "compiled"))
+    without = OpenVINORuntime(threads=2, requests=2)
+    without.compile(path, Preprocessing(), input_hw=input_hw)  # whatever is done once in a process
+
+    steps: dict[str, Callable[[], object]] = {
+        "trial in a child": lambda: trial.admit([Candidate(path, "yolox_nano", input_hw)]),
+        "trial known": lambda: trial.admit([Candidate(path, "yolox_nano", input_hw)]),
+        "compile": lambda: without.compile(path, Preprocessing(), input_hw=input_hw),
+        "compile and keep": lambda: with_cache.compile(path, Preprocessing(), input_hw=input_hw),
+        "from the cache": lambda: with_cache.compile(path, Preprocessing(), input_hw=input_hw),
+    }
+    taken_ms = {}
+    for name, step in steps.items():
+        start_s = time.perf_counter()
+        step()
+        taken_ms[name] = (time.perf_counter() - start_s) * 1e3
+    print("\nYOLOX-nano:", ", ".join(f"{name} {ms:.0f} ms" for name, ms in taken_ms.items()))  # noqa: T201
+    assert taken_ms["trial known"] < taken_ms["trial in a child"]

@@ -4,8 +4,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from detector_worker.core.addresses import NetworkPolicy
-from detector_worker.models.archives.unpacking import ArchiveLimits
+from support.http_archives import new_source
+
 from detector_worker.models.model_manager import ModelConfig, ModelManager
 from detector_worker.models.pipeline_loader import PipelineLoader
 from detector_worker.models.runtimes.openvino_runtime import OpenVINORuntime
@@ -18,28 +18,13 @@ def runtime() -> OpenVINORuntime:
 
 
 def new_manager(*, memory_budget_bytes: int = 1 << 30) -> ModelManager:
-    """A manager of its own cache."""
+    """A manager of its own cache, which trusts every model."""
     return ModelManager(runtime(), memory_budget_bytes=memory_budget_bytes)
 
 
-def new_loader(
-    cache_dir: Path,
-    *,
-    manager: ModelManager | None = None,
-    limits: ArchiveLimits | None = None,
-    allowed_paths: tuple[Path, ...] | None = None,
-    network_policy: NetworkPolicy | None = None,
-    download_timeout_s: float = 5.0,
-) -> PipelineLoader:
+def new_loader(cache_dir: Path, *, manager: ModelManager | None = None, **source: Any) -> PipelineLoader:
     """A loader that unpacks into ``cache_dir``."""
-    return PipelineLoader(
-        manager or new_manager(),
-        cache_dir,
-        limits=limits or ArchiveLimits(),
-        allowed_paths=allowed_paths,
-        network_policy=network_policy or NetworkPolicy(),
-        download_timeout_s=download_timeout_s,
-    )
+    return PipelineLoader(manager or new_manager(), new_source(cache_dir, **source))
 
 
 def model_config(path: Path, model_type: str = "detection", **settings: Any) -> ModelConfig:

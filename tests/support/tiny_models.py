@@ -8,6 +8,7 @@ them a bare clone proves the whole way of a frame without any file from elsewher
 import io
 import json
 import zipfile
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -157,6 +158,29 @@ def tiny_text_reader() -> bytes:
     return _model_bytes(nodes, ("images", [1, 3, 32, 32 * TEXT_SLOTS]), {"text": shape, "logits": shape}, constants)
 
 
+def answering_model(
+    answers: Mapping[str, Any], *, hw: tuple[int, int] = (64, 64), metadata: dict[str, str] | None = None
+) -> bytes:
+    """Build a model that gives every picture the same answers, in whatever layout: to see how these are read.
+
+    Arrays of integers become outputs of 64-bit integers, others of floats.
+    """
+    arrays = {name: np.asarray(answer) for name, answer in answers.items()}
+    integers = frozenset(name for name, answer in arrays.items() if answer.dtype.kind == "i")
+    constants: dict[str, Any] = {"axes": np.array([0, 1, 2, 3], np.int64), "zero": np.float32(0)}
+    nodes = [
+        helper.make_node("ReduceMean", ["images", "axes"], ["mean"], keepdims=0),
+        helper.make_node("Mul", ["mean", "zero"], ["nothing"]),
+        helper.make_node("Cast", ["nothing"], ["no_integer"], to=TensorProto.INT64),
+    ]
+    for name, answer in arrays.items():
+        constants[f"{name}_answer"] = answer.astype(np.int64 if name in integers else np.float32)
+        nothing = "no_integer" if name in integers else "nothing"
+        nodes.append(helper.make_node("Add", [f"{name}_answer", nothing], [name]))
+    shapes: dict[str, list[int | str]] = {name: list(answer.shape) for name, answer in arrays.items()}
+    return _model_bytes(nodes, ("images", [1, 3, *hw]), shapes, constants, metadata=metadata, integers=integers)
+
+
 def tiny_pipeline(**overrides: Any) -> dict[str, Any]:
     """Return a complete ``pipeline.json`` for both models; ``overrides`` replace keys of ``pipeline``."""
     pipeline: dict[str, Any] = {
@@ -274,12 +298,14 @@ def _model_bytes(
     constants: dict[str, Any],
     *,
     metadata: dict[str, str] | None = None,
+    integers: frozenset[str] = frozenset(),
 ) -> bytes:
+    types = {name: TensorProto.INT64 if name in integers else TensorProto.FLOAT for name in outputs}
     graph = helper.make_graph(
         nodes,
         "tiny",
         [helper.make_tensor_value_info(image_input[0], TensorProto.FLOAT, image_input[1])],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in outputs.items()],
+        [helper.make_tensor_value_info(name, types[name], shape) for name, shape in outputs.items()],
         [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)

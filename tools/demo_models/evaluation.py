@@ -31,14 +31,12 @@ from demo_models.tasks import (
     TaskName,
     is_judged,
 )
-from detector_worker.core.addresses import NetworkPolicy
+from detector_worker.core.config import Configuration
 from detector_worker.core.entities import BoundingBox
 from detector_worker.core.frame import Frame
 from detector_worker.detection.yolo_detector import YOLODetector
-from detector_worker.models.archives.unpacking import ArchiveLimits
-from detector_worker.models.model_manager import ModelManager
-from detector_worker.models.pipeline_loader import LoadedPipeline, PipelineLoader
-from detector_worker.models.runtimes.openvino_runtime import OpenVINORuntime
+from detector_worker.engine.group_models import GroupModels
+from detector_worker.models.pipeline_loader import LoadedPipeline
 from detector_worker.pipeline.pictures import crop_region_from_frame
 from detector_worker.simulator.scenes.stills import SeenObject, still
 
@@ -47,7 +45,6 @@ __all__ = ["AnswerFigures", "Evaluation", "ModelFacts", "evaluate"]
 _LEAST_CONFIDENCE: Final = 0.02
 _STILLS_AT_ONCE: Final = 10
 _TIMED_RUNS: Final = 50
-_MEMORY_BYTES: Final = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,12 +159,8 @@ def _detectors(archive: Path) -> dict[str, YOLODetector]:
 
 
 async def _load(archive: Path, folder: Path) -> LoadedPipeline:
-    manager = ModelManager(OpenVINORuntime(threads=1, requests=1), memory_budget_bytes=_MEMORY_BYTES)
-    limits, policy = ArchiveLimits(), NetworkPolicy()
-    loader = PipelineLoader(
-        manager, folder, limits=limits, allowed_paths=None, network_policy=policy, download_timeout_s=1.0
-    )
-    return await loader.load_pipeline(archive)
+    configuration = Configuration.model_validate({"server": {"data_dir": str(folder)}})
+    return await GroupModels(configuration, threads=1, any_path=True).loader.load_pipeline(archive)
 
 
 def _look_at_still(seed: int, models: dict[str, YOLODetector], found: _Findings) -> None:

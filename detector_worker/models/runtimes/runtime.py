@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -34,6 +35,15 @@ class Preprocessing:
         """Whether values stay what they are."""
         return self == Preprocessing(self.color)
 
+    def planes(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Do it to a picture, shape (H, W, 3), BGR; returns shape (3, H, W), for what cannot have it in the graph."""
+        values = np.arange(256, dtype=np.float64)[:, np.newaxis] * self.scale
+        tables = ((values - self.mean) / self.std).T.astype(np.float32)
+        planes, colours = np.empty((3, *image.shape[:2]), np.float32), cv2.split(image)
+        for plane, colour, table in zip(planes, colours if self.color == "bgr" else colours[::-1], tables, strict=True):
+            cv2.LUT(colour, table, dst=plane)
+        return planes
+
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
@@ -59,6 +69,11 @@ class CompiledModel(Protocol):
 
     @property
     def memory_bytes(self) -> int: ...
+
+    @property
+    def computed_in(self) -> Mapping[str, int]:
+        """How many of its heavy layers really compute in which type (``{"f32": 3, "bf16": 110}``); empty: not told."""
+        ...
 
     def infer(self, image: NDArray[np.uint8]) -> Outputs:
         """Run the network on a picture, shape (H, W, 3), BGR; blocks. ModelError: the runtime failed."""

@@ -50,7 +50,7 @@ def archive(tmp_path: Path) -> Path:
 async def test_a_lane_looks_for_the_classes_that_the_pipeline_wants(tmp_path: Path, archive: Path) -> None:
     lane = await group(tmp_path).load_lane(spec(archive), lossless=True)
 
-    assert lane._detector._wanted.tolist() == [True, False, False]
+    assert lane.detector._in_use.is_wanted.tolist() == [True, False, False]
 
 
 async def test_what_was_loaded_for_a_lane_that_fails_is_let_go(tmp_path: Path, archive: Path) -> None:
@@ -59,7 +59,7 @@ async def test_what_was_loaded_for_a_lane_that_fails_is_let_go(tmp_path: Path, a
     with pytest.raises(ServiceError):
         await one.load_lane(spec(archive), lossless=True)
 
-    assert one._loader._manager.get_cache_stats().in_use == 0
+    assert one._models.manager.get_cache_stats().in_use == 0
 
 
 async def test_a_lane_whose_camera_is_refused_leaves_nothing(tmp_path: Path, archive: Path) -> None:
@@ -70,7 +70,7 @@ async def test_a_lane_whose_camera_is_refused_leaves_nothing(tmp_path: Path, arc
         await one.start_lane(spec(archive, rtsp_url="gopher://host/"), saved_visits=(), session_id=None)
 
     assert one._lanes == {}
-    assert one._loader._manager.get_cache_stats().in_use == 0
+    assert one._models.manager.get_cache_stats().in_use == 0
     assert await one.stop(grace_s=0) == []
 
 

@@ -17,7 +17,7 @@ def _ask(pulse: Pulse, begin_s: float, end_s: float) -> str | None:
 
 
 def _report(*, stuck_threads: int = 0, busy_s: float = 0.0) -> GroupReport:
-    return GroupReport((), {}, stuck_threads, busy_s)
+    return GroupReport((), {}, stuck_threads=stuck_threads, busy_s=busy_s)
 
 
 def test_a_process_that_reports_is_left_alone() -> None:

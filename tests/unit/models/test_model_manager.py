@@ -5,11 +5,14 @@ from pathlib import Path
 
 import pytest
 from support.loading import model_config, new_manager, runtime
-from support.tiny_models import tiny_classifier, tiny_detector
+from support.tiny_models import squares_image, tiny_classifier, tiny_detector
 
 from detector_worker.core.exceptions import ModelCacheError, ModelLoadError
+from detector_worker.core.frame import Frame
+from detector_worker.detection.yolo_detector import YOLODetector
 from detector_worker.models.model_manager import ModelConfig, ModelManager
 from detector_worker.models.runtimes.runtime import CompiledModel, ModelSpec, Precision, Preprocessing
+from detector_worker.models.shared_model import SharedModel
 
 
 class CountingRuntime:
@@ -119,6 +122,55 @@ async def test_what_is_in_use_stays_and_what_is_not_makes_room(
     assert detector.shared.memory_bytes > 0  # whoever still has it can go on
 
 
+async def test_three_in_use_with_room_for_two_stay_and_are_never_loaded_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    counting, files = CountingRuntime(), []
+    for number, side in enumerate((320, 352, 384)):
+        files.append(tmp_path / f"detector-{number}.onnx")
+        files[-1].write_bytes(tiny_detector((64, side)))
+    measured = new_manager()
+    await measured.load_model(model_config(files[2]))
+    manager = ModelManager(counting, memory_budget_bytes=2 * measured.get_memory_usage() + 1000)
+    detectors = [await YOLODetector.load_model(manager, model_config(file)) for file in files]
+    picture = Frame(squares_image({}, wh=(320, 64)), camera_id="c", frame_id=0, time_s=0.0, captured_at=0.0)
+
+    for minute in range(10):  # of cameras at one picture a second, one of which is subscribed to anew each minute
+        for _ in range(60):
+            for detector in detectors:
+                detector.detect(picture)
+        before = detectors[minute % 3].model
+        detectors[minute % 3].use(await manager.load_model(before.config))
+        manager.unload_model(before)
+
+    stats = manager.get_cache_stats()
+    assert (stats.models, stats.in_use, stats.loads, stats.hits, stats.evictions) == (3, 3, 3, 10, 0)
+    assert len(counting.compiled) == 3
+    assert caplog.text.count("all of them stay") == 1
+
+
+async def test_another_precision_is_another_network(detector_file: Path) -> None:
+    manager = new_manager()
+
+    one = await manager.load_model(model_config(detector_file))
+    other = await manager.load_model(model_config(detector_file), precision="bf16")
+
+    assert one.shared is not other.shared
+    assert (one.shared.precision, other.shared.precision) == ("f32", "bf16")
+
+
+async def test_a_measured_network_counts_as_it_was_measured(open_file: Path) -> None:
+    """A second input size is added in proportion."""
+    shared = SharedModel(runtime(), open_file, Preprocessing(), measured_bytes=7_000_000)
+
+    shared.compiled((384, 640))
+    first = shared.memory_bytes
+    shared.compiled((192, 320))
+
+    assert first == 7_000_000
+    assert first < shared.memory_bytes < 2 * first
+
+
 async def test_the_longest_unused_goes_first(detector_file: Path) -> None:
     measured = new_manager()
     await measured.load_model(model_config(detector_file))
@@ -203,6 +255,7 @@ async def test_a_model_of_open_size_has_few_sizes(open_file: Path) -> None:
     last = [model.compiled_for((640, height)).input_hw for height in range(64, 640, 32)][-1]
 
     assert last == (640, 640)
+    assert all(model.is_ready_for((640, height)) for height in range(64, 640, 32)), "or nothing would be analysed"
     assert len(counting.compiled) <= 7
 
 

@@ -44,7 +44,7 @@ async def test_an_archive_becomes_a_pipeline_with_its_models(tmp_path: Path) -> 
 
     assert set(pipeline.models) == {"tiny_squares_v1", "tiny_hue_v1", "tiny_tone_v1"}
     assert pipeline.models["tiny_squares_v1"].reading.class_names == ("red", "green", "blue")
-    assert pipeline.models["tiny_hue_v1"].reading.output == "hue"
+    assert pipeline.models["tiny_hue_v1"].reading.outputs == ("hue",)
     assert (tmp_path / "cache" / pipeline.sha256).is_dir()
     assert pipeline.warnings == ()
     assert manager.get_cache_stats().in_use == 2

@@ -1,5 +1,6 @@
 import contextlib
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,11 +9,20 @@ from hypothesis import strategies as st
 from support.tiny_models import tiny_pipeline
 
 from detector_worker.core.exceptions import PipelineError
-from detector_worker.models.pipeline_parser import parse_pipeline
+from detector_worker.models.pipeline_config import PipelineConfig
+from detector_worker.models.pipeline_document import read_content
+from detector_worker.models.pipeline_parser import examine_pipeline, refuse
 
 
-def parse(document: Any) -> Any:
-    return parse_pipeline(json.dumps(document).encode(), where="archive a.mpta")
+def parse(document: Any) -> tuple[PipelineConfig, tuple[str, ...]]:
+    return parse_text(json.dumps(document).encode())
+
+
+def parse_text(content: bytes) -> tuple[PipelineConfig, tuple[str, ...]]:
+    examined = examine_pipeline(content)
+    refuse(examined.faults, "archive a.mpta")
+    assert examined.config is not None
+    return examined.config, examined.warnings
 
 
 def refusal(document: Any) -> str:
@@ -119,7 +129,7 @@ def test_a_version_of_the_future_is_refused() -> None:
 )
 def test_what_is_no_json_or_too_deep_is_one_clear_error(content: bytes) -> None:
     with pytest.raises(PipelineError, match=r"no JSON|nested"):
-        parse_pipeline(content, where="archive a.mpta")
+        parse_text(content)
 
 
 @pytest.mark.parametrize("document", [None, [], 1, "x", {}, {"pipeline": None}, {"pipeline": []}])
@@ -130,7 +140,7 @@ def test_json_that_is_no_pipeline_is_refused(document: Any) -> None:
 def test_a_byte_order_mark_is_no_fault() -> None:
     content = b"\xef\xbb\xbf" + json.dumps(tiny_pipeline()).encode()
 
-    assert parse_pipeline(content, where="archive a.mpta")[0].model_id == "tiny_squares_v1"
+    assert parse_text(content)[0].model_id == "tiny_squares_v1"
 
 
 def test_a_thousand_faults_are_told_in_bounds() -> None:
@@ -155,3 +165,12 @@ def test_any_value_anywhere_is_read_or_refused_as_ours(key: str, value: Any, ver
         del document["schemaVersion"]
     with contextlib.suppress(PipelineError):
         parse(document)
+
+
+def test_of_a_huge_file_only_the_beginning_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "pipeline.json"
+    with file.open("wb") as sparse:
+        sparse.truncate(1 << 40)
+
+    with pytest.raises(PipelineError, match="larger than 4 MiB"):
+        parse_text(read_content(file))

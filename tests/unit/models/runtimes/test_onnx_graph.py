@@ -1,5 +1,7 @@
 import contextlib
 import random
+import tracemalloc
+from math import prod
 from typing import Any
 
 import onnx
@@ -9,7 +11,7 @@ from support.tiny_models import tiny_classifier, tiny_detector
 
 from detector_worker.core.exceptions import ModelLoadError
 from detector_worker.models.runtimes import onnx_graph
-from detector_worker.models.runtimes.onnx_graph import WAYS_TO_TENSORS, refuse_external_weights
+from detector_worker.models.runtimes.onnx_graph import WAYS_TO_TENSORS, refuse_hostile_graph
 
 
 def external_tensor() -> Any:
@@ -67,7 +69,7 @@ def hiding_places() -> dict[str, bytes]:
 @pytest.mark.parametrize("place", hiding_places())
 def test_external_weights_are_refused_wherever_they_hide(place: str) -> None:
     with pytest.raises(ModelLoadError, match="outside its file"):
-        refuse_external_weights(hiding_places()[place], where="model m")
+        refuse_hostile_graph(hiding_places()[place], where="model m")
 
 
 def test_a_location_without_the_external_mark_is_refused() -> None:
@@ -75,7 +77,7 @@ def test_a_location_without_the_external_mark_is_refused() -> None:
     tensor.ClearField("data_location")
 
     with pytest.raises(ModelLoadError, match="outside its file"):
-        refuse_external_weights(model_of(graph_with(tensors=[tensor])), where="model m")
+        refuse_hostile_graph(model_of(graph_with(tensors=[tensor])), where="model m")
 
 
 def test_every_way_to_a_tensor_that_onnx_knows_is_walked() -> None:
@@ -108,21 +110,66 @@ def test_every_way_to_a_tensor_that_onnx_knows_is_walked() -> None:
 
 @pytest.mark.parametrize("content", [tiny_detector(), tiny_classifier()])
 def test_a_model_of_one_file_passes(content: bytes) -> None:
-    refuse_external_weights(content, where="model m")
+    refuse_hostile_graph(content, where="model m")
 
 
 @pytest.mark.parametrize("content", [b"", b"not a model", b"\x00" * 100, b"\xff" * 100, tiny_detector()[:-7]])
 def test_what_is_no_model_is_refused(content: bytes) -> None:
     with pytest.raises(ModelLoadError, match="no readable ONNX"):
-        refuse_external_weights(content, where="model m")
+        refuse_hostile_graph(content, where="model m")
 
 
 def test_more_parts_than_any_model_has_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnx_graph, "_MAX_FIELDS", 60)
     graph = b"\x0a\x00" * 60  # empty nodes
 
-    with pytest.raises(ModelLoadError, match="no readable ONNX"):
-        refuse_external_weights(b"\x3a" + bytes([len(graph)]) + graph, where="model m")
+    with pytest.raises(ModelLoadError, match="millions of parts"):
+        refuse_hostile_graph(b"\x3a" + bytes([len(graph)]) + graph, where="model m")
+
+
+@pytest.mark.parametrize(
+    ("dims", "held"),
+    [
+        ([1 << 40], {"raw_data": bytes(16)}),
+        ([1 << 32, 1 << 32], {"raw_data": b""}),  # whose product is 0 in 64 bits
+        ([-4], {"raw_data": bytes(16)}),
+        ([-4, 0], {"raw_data": b""}),
+        ([5], {"raw_data": bytes(16)}),
+        ([3], {"raw_data": bytes(16)}),
+        ([1000], {"float_data": [1.0]}),
+        ([100], {}),
+        ([1] * 100, {"raw_data": bytes(4)}),
+    ],
+)
+def test_a_tensor_that_claims_another_size_than_it_holds_is_refused(dims: list[int], held: dict[str, Any]) -> None:
+    tensor = TensorProto(name="t", data_type=TensorProto.FLOAT, dims=dims, **held)
+
+    with pytest.raises(ModelLoadError, match="has a tensor"):
+        refuse_hostile_graph(model_of(graph_with(tensors=[tensor])), where="model m")
+
+
+@pytest.mark.parametrize("kind", [kind for kind in TensorProto.DataType.values() if kind])
+@pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 5)])
+def test_tensors_of_every_type_pass(kind: int, shape: tuple[int, ...]) -> None:
+    values: list[Any] = [b""] * prod(shape) if kind == TensorProto.STRING else [0] * prod(shape)
+
+    refuse_hostile_graph(model_of(graph_with(tensors=[helper.make_tensor("t", kind, shape, values)])), where="model m")
+
+
+def test_memory_does_not_grow_with_the_parts() -> None:
+    nodes = b"\x0a\x00" * 60_000
+    content = b"\x3a" + _length(len(nodes)) + nodes
+
+    tracemalloc.start()
+    try:
+        refuse_hostile_graph(content, where="model m")
+        assert tracemalloc.get_traced_memory()[1] < 100_000
+    finally:
+        tracemalloc.stop()
+
+
+def _length(value: int) -> bytes:
+    return bytes([value & 0x7F | 0x80, value >> 7 & 0x7F | 0x80, value >> 14 & 0x7F])
 
 
 def test_mutated_models_are_read_or_refused_and_nothing_else() -> None:
@@ -132,4 +179,4 @@ def test_mutated_models_are_read_or_refused_and_nothing_else() -> None:
         for _ in range(rng.randint(1, 8)):
             mutated[rng.randrange(len(mutated))] = rng.randrange(256)
         with contextlib.suppress(ModelLoadError):
-            refuse_external_weights(bytes(mutated), where="model m")
+            refuse_hostile_graph(bytes(mutated), where="model m")

@@ -1,4 +1,5 @@
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -162,7 +163,7 @@ def test_endless_nesting_is_one_clear_error(tmp_path: Path) -> None:
         length = len(content)
         content = bytes([field << 3 | 2, length & 0x7F | 0x80, length >> 7]) + content
 
-    with pytest.raises(ModelLoadError, match="could not be read"):
+    with pytest.raises(ModelLoadError, match="without end"):
         runtime().read_spec(saved(tmp_path / "m.onnx", content), input_hw=(8, 8))
 
 
@@ -191,6 +192,38 @@ def test_precision_is_f32_and_threads_are_as_given(tmp_path: Path) -> None:
     assert compiled.get_property("INFERENCE_PRECISION_HINT") == runtime()._ov.Type.f32
     assert compiled.get_property("INFERENCE_NUM_THREADS") == 2
     assert compiled.get_property("NUM_STREAMS") == 2
+
+
+def test_what_a_model_really_computes_in_is_told(tmp_path: Path) -> None:
+    path = saved(tmp_path / "m.onnx", tiny_detector())
+
+    of_precision = {
+        precision: runtime().compile(path, Preprocessing(), input_hw=(1, 1), precision=precision).computed_in
+        for precision in runtime().precisions
+    }
+
+    assert of_precision == {precision: {precision: 1} for precision in runtime().precisions}
+
+
+def test_an_ir_with_a_doctype_or_offsets_beyond_its_weights_is_refused(tmp_path: Path) -> None:
+    openvino = runtime()._ov
+    model = openvino.Core().read_model(tiny_detector())
+    openvino.save_model(model, tmp_path / "m.xml", compress_to_fp16=False)
+    good = (tmp_path / "m.xml").read_bytes()
+    weights_bytes = (tmp_path / "m.bin").stat().st_size
+    laughs = b'<!DOCTYPE net [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;&a;">]>'
+    first_offset = re.compile(rb'offset="\d+"')
+    beyond = [weights_bytes, 2**63, 2**64 - 8, 2**64 - 1, -8]
+    bad = {
+        "DOCTYPE": [good.replace(b"<net", laughs + b"<net", 1)],
+        "could not be read": [first_offset.sub(b'offset="%d"' % offset, good, count=1) for offset in beyond],
+    }
+
+    assert runtime().read_spec(tmp_path / "m.xml", input_hw=(8, 8)).input_hw == (384, 640)
+    for message, contents in bad.items():
+        for content in contents:
+            with pytest.raises(ModelLoadError, match=message):
+                runtime().read_spec(saved(tmp_path / "m.xml", content), input_hw=(8, 8))
 
 
 TELEMETRY_PROBE = """

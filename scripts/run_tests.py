@@ -7,15 +7,15 @@ import webbrowser
 from pathlib import Path
 
 _ROOT = Path(__file__).parents[1]
-# Most tests wait for sockets and servers: two files at a time. Faults and figures want the machine for themselves.
-_TWO_AT_A_TIME = ["-n", "2", "--dist", "loadfile"]
+# Most tests wait for sockets and servers: three files at a time on two cores. Faults and figures want the machine for themselves.
+_THREE_AT_A_TIME = ["-n", "3", "--dist", "loadfile"]
 _USUAL = "not faults and not performance and not soak"
 _SELECTIONS = {
-    "all": ["tests", "-m", _USUAL, *_TWO_AT_A_TIME],
-    "unit": ["tests/unit", "-m", _USUAL, *_TWO_AT_A_TIME],
-    "integration": ["tests/integration", "-m", _USUAL, *_TWO_AT_A_TIME],
+    "all": ["tests", "-m", _USUAL, *_THREE_AT_A_TIME],
+    "unit": ["tests/unit", "-m", _USUAL, *_THREE_AT_A_TIME],
+    "integration": ["tests/integration", "-m", _USUAL, *_THREE_AT_A_TIME],
     "performance": ["tests/performance", "-m", "performance", "-s"],
-    "fast": ["tests", "-m", f"not slow and {_USUAL}", *_TWO_AT_A_TIME],
+    "fast": ["tests", "-m", f"not slow and {_USUAL}", *_THREE_AT_A_TIME],
     "faults": ["tests", "-m", "faults and not soak"],
     "soak": ["tests", "-m", "soak", "-s", "--timeout", "0"],
     "failed": ["tests", "--last-failed", "--last-failed-no-failures", "none"],

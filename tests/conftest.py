@@ -13,6 +13,7 @@ from support.databases import config_of, create_database, drop_database, make_te
 from support.folders import open_folder
 from support.measuring import PerformanceConfig
 from support.tiny_models import squares_image, write_tiny_mpta
+from support.tried import use_folder
 
 from detector_worker.core.frame import Frame
 from detector_worker.storage.database_manager import DatabaseConfig, DatabaseManager
@@ -21,6 +22,13 @@ from detector_worker.storage.redis_client import RedisClient
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background: what tests start must still hear it
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _trials(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """One folder for all that run these tests side by side; pytest tidies it up."""
+    base = tmp_path_factory.getbasetemp()
+    use_folder((base.parent if "popen" in base.name else base) / "tried")
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from support.tried import share_trials
 from support.waiting import wait_until
 
 from detector_worker.communication.metrics import Metrics
@@ -139,7 +140,8 @@ class WatchedGroup(Group):
     def __init__(
         self, folder: Path, *, observe: Callable[[Analysed], None] | None = None, threads: int = 2, **streams: Any
     ) -> None:
-        configuration = Configuration.model_validate({"server": {"data_dir": str(folder)}, "streams": streams})
+        server = {"data_dir": str(share_trials(folder))}
+        configuration = Configuration.model_validate({"server": server, "streams": streams})
         self.log = GroupLog()
         super().__init__(configuration, owner=self.log, threads=threads, any_path=True)
         self._observe = observe

@@ -15,6 +15,7 @@ from typing import Any, Self
 
 import asyncpg
 from redis.asyncio import Redis
+from support.tried import share_trials
 from websockets.asyncio.client import ClientConnection, connect
 
 _COMMAND = (sys.executable, "-P", "-m", "detector_worker")
@@ -30,7 +31,7 @@ class WorkerProcess:
         self.data_dir = data_dir
         self.output: list[str] = []
         self.process = subprocess.Popen(
-            [*_COMMAND, "serve", "--port", "0", "--data-dir", str(data_dir), *arguments],
+            [*_COMMAND, "serve", "--port", "0", "--data-dir", str(share_trials(data_dir)), *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -18,6 +18,7 @@ import pytest
 from numpy.typing import NDArray
 from support.assets import assets_dir
 from support.loading import runtime
+from support.tried import share_trials
 
 from detector_worker.cli.demo.command import ARCHIVE
 from detector_worker.core.config import Configuration
@@ -52,7 +53,7 @@ class NoOutbox:
 @asynccontextmanager
 async def a_lane(folder: Path, archive: Path, precision: Any = None) -> AsyncIterator[tuple[Lane, Group]]:
     """A lane of a camera that nobody has connected yet."""
-    configuration = Configuration.model_validate({"server": {"data_dir": str(folder)}})
+    configuration = Configuration.model_validate({"server": {"data_dir": str(share_trials(folder))}})
     owner = FileRun(outbox=NoOutbox(), on_analysed=lambda _: None, on_run=lambda _: None)
     group = Group(configuration, owner=owner, threads=1, any_path=True)
     await group.start()

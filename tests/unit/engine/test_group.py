@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from support.tiny_models import write_tiny_mpta
+from support.tried import share_trials
 
 from detector_worker.core.config import Configuration
 from detector_worker.core.exceptions import DetectorWorkerError, ModelLoadError, ServiceError
@@ -33,7 +34,7 @@ class Outbox:
 
 
 def group(folder: Path, *, outbox: Outbox | None = None, any_path: bool = False, **sections: Any) -> Group:
-    configuration = Configuration.model_validate({"server": {"data_dir": str(folder)}, **sections})
+    configuration = Configuration.model_validate({"server": {"data_dir": str(share_trials(folder))}, **sections})
     owner = FileRun(outbox=outbox or Outbox(), on_analysed=lambda _: None, on_run=lambda _: None)
     return Group(configuration, owner=owner, threads=1, any_path=any_path)
 

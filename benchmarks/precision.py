@@ -109,7 +109,7 @@ def measure(case: Case) -> Iterator[dict[str, Any]]:
 
 
 async def _detect_all(case: Case, frames: Sequence[Frame], precision: Precision, threshold: float) -> Answers:
-    manager = ModelManager(OpenVINORuntime(threads=1, requests=1), memory_budget_bytes=1 << 30)
+    manager = ModelManager(OpenVINORuntime(threads=1, requests=1), memory_budget_bytes=4 << 30)
     detector = YOLODetector(await manager.load_model(case.config, precision=precision))
     found, times_s = [], []
     for frame in (*frames[:1], *frames):  # the first picture warms up

@@ -109,17 +109,19 @@ def _predict(kind: Kind, path: Path, images: Sequence[Picture], confidence: floa
             0
         ].boxes.numpy()
         names = tuple(model.names.values())
-        predicted = Detections(boxes.xyxy, boxes.conf, boxes.cls.astype("int32"), names)
+        # Ultralytics clips all boxes to the picture but those of its RT-DETR.
+        xyxy = boxes.xyxy.clip(0, (image.shape[1], image.shape[0]) * 2)
+        predicted = Detections(xyxy, boxes.conf, boxes.cls.astype("int32"), names)
         # Random weights also give boxes inside out, or wholly in the padding: the worker drops what has no area.
-        found.append(predicted.select((boxes.xyxy[:, 2:] > boxes.xyxy[:, :2]).all(axis=1)))
+        found.append(predicted.select((xyxy[:, 2:] > xyxy[:, :2]).all(axis=1)))
     return found
 
 
 async def _load(path: Path, runtime: str) -> YOLODetector:
     settings: dict[str, Any] = {"modelId": path.stem, "modelFile": path.name, "modelType": "detection"}
-    if not path.stem.endswith(("-nms", "10n", "26n")):
+    if not path.stem.endswith(("-nms", "10n", "26n", "rtdetr-l")):
         settings["nms"] = {"iou": IOU}
-    manager = ModelManager(RUNTIMES[runtime](), memory_budget_bytes=1 << 30)
+    manager = ModelManager(RUNTIMES[runtime](), memory_budget_bytes=4 << 30)
     return await YOLODetector.load_model(manager, ModelConfig.from_dict(settings, folder=path.parent))
 
 

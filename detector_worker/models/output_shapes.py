@@ -136,7 +136,9 @@ def _fit_detr(spec: ModelSpec, notes: ModelNotes) -> Iterator[Fit]:
         if width > 4 and queries <= _MAX_QUERIES and (width != places or queries == _DETR_QUERIES):
             # Six columns are the answer of an end-to-end YOLO far more often than that of a DETR of two classes.
             by_shape: Rank = 2 if queries == _DETR_QUERIES and width != 6 else 0
-            yield Fit("detr", (name,), width - 4, 3 if notes.is_detr else by_shape)
+            # Newer exports have chosen each box's class already: then the names alone tell how many classes there are.
+            is_chosen = width == 6 and notes.is_detr and notes.class_count not in {0, 2}
+            yield Fit("detr", (name,), 0 if is_chosen else width - 4, 3 if notes.is_detr else by_shape)
 
 
 def _pairs(spec: ModelSpec) -> Iterator[tuple[str, str, int]]:

@@ -53,12 +53,17 @@ def decode_detr(outputs: tuple[Float32, ...], class_names: tuple[str, ...], thre
     """Decode RT-DETR and RF-DETR, whose boxes are cx, cy, w, h in shares of the input.
 
     Either boxes (1, N, 4) and (1, N, classes) of logits or of confidences: the N surest of all pairs of a box and a
-    class; or one output (1, N, 4 + classes) with confidences, as Ultralytics exports it: the best class of each box.
+    class; or one output as Ultralytics exports it: (1, N, 4 + classes) with confidences, of which the best counts, or,
+    where there are not two classes, (1, N, 6) with the confidence and the class of each box.
 
     Source:
         Zhao et al., RT-DETR (2023), and the post-processing that its authors describe: sigmoid, then the top N.
     """
-    if len(outputs) == 1:
+    if len(outputs) == 1 and outputs[0].shape[2] == 6 and len(class_names) != 2:
+        boxes, confidences, classes = outputs[0][0, :, :4], outputs[0][0, :, 4], outputs[0][0, :, 5]
+        places = np.flatnonzero(confidences >= threshold)
+        class_id, confidence = np.rint(classes[places]), confidences[places]
+    elif len(outputs) == 1:
         boxes = outputs[0][0, :, :4]
         places, class_id, confidence = best_classes(outputs[0][0, :, 4 : 4 + len(class_names)].T, threshold)
     else:

@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from detector_worker.core.exceptions import ModelError
 from detector_worker.models.runtimes.compiled_cache import CompiledCache
 from detector_worker.models.runtimes.model_checks import (
-    MAX_BYTES,
     PICTURE_INPUT,
     last_line,
     read_contents,
@@ -34,6 +33,8 @@ from detector_worker.models.runtimes.runtime import Hw, ModelSpec, Precision, Pr
 
 __all__ = ["OpenVINORuntime", "import_openvino"]
 
+_MAX_TENSOR_BYTES: Final = 4 << 30
+"""Of all results on the way together, of which few exist at a time: RT-DETR-l has 1.8 GiB."""
 _HEAVY_LAYERS: Final = frozenset({"Convolution", "Deconvolution", "FullyConnected", "MatMul", "RNNSeq", "RNNCell"})
 """Where a network's time goes; the others mostly move numbers."""
 
@@ -138,7 +139,7 @@ class OpenVINORuntime:
         fixed = {"N": 1, "C": 3, "H": height, "W": width}
         model.reshape([fixed[axis] for axis in layout])
         ov.layout_helpers.set_layout(model.inputs[0], ov.Layout(layout))
-        if _tensor_bytes(model) > MAX_BYTES:
+        if _tensor_bytes(model) > _MAX_TENSOR_BYTES:
             what = "has layers that need more memory than any detector should"
             raise refusal(path, what, "Export it with a smaller input size.")
         return (height, width), all(own.is_dynamic for own in own_hw)

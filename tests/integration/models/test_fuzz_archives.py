@@ -24,6 +24,8 @@ from detector_worker.models.pipeline_parser import examine_pipeline, refuse
 
 COUNT: Final = 10_000
 SOAK: Final = 200_000
+MAX_SECONDS: Final = 6.0
+"""Of CPU: the worst took 0.6 alone, and 1.8 with its coverage measured."""
 MAX_GROWTH_BYTES: Final = 100 << 20
 LIMITS: Final = ArchiveLimits(archive_bytes=1 << 20, inflated_bytes=4 << 20, entries=20)
 COUNTS: Final = [
@@ -80,7 +82,7 @@ def judged(surroundings: Path) -> Iterator[tuple[Path, Callable[[Callable[[], ob
     before_bytes = process.memory_info().rss
     yield inside, run
     assert process.memory_info().rss - before_bytes < MAX_GROWTH_BYTES
-    assert slowest_s < 1
+    assert slowest_s < MAX_SECONDS
     assert {
         path.relative_to(surroundings).as_posix() for path in surroundings.rglob("*") if inside not in path.parents
     } == {

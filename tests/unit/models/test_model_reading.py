@@ -66,6 +66,7 @@ DETR_NOTE = "Ultralytics RT-DETR-l model trained on coco.yaml"
         ((1, 300, 369), (640, 640), {}, "detr", 365),
         ((1, 300, 6), (640, 640), {"names": "['a', 'b']", "description": DETR_NOTE}, "detr", 2),
         ((1, 100, 84), (640, 640), {"names": EIGHTY, "description": DETR_NOTE}, "detr", 80),
+        ((1, 300, 6), (640, 640), {"names": EIGHTY, "description": DETR_NOTE}, "detr", 80),
         ((1, 1, 200, 7), (384, 384), {}, "ssd", 100),
         ((-1, 1, -1, 7), (384, 384), {"names": "{'0': 'a', '1': 'b'}"}, "ssd", 2),
         ((1, 85, 22, 22), (352, 352), {}, "fastestdet", 80),

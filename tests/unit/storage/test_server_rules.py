@@ -138,7 +138,7 @@ def test_sockets_that_a_killed_worker_left_are_gone(folder: Path) -> None:
 def test_a_grown_log_is_cut_while_its_writer_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     server = make_valkey(tmp_path)
     monkeypatch.setattr(server_kinds, "_LOG_LIMIT_BYTES", 1_000)
-    monkeypatch.setattr(ValkeyServer, "prepare", lambda _: ["/bin/sleep", "60", server.mark])
+    monkeypatch.setattr(ValkeyServer, "prepare", lambda _: ["/bin/sh", "-c", "sleep 60", server.mark])
     with server.log.open("ab", buffering=0) as writer:
         writer.write(b"old\n" * 1_500)
         server.step(0.0)

@@ -102,3 +102,13 @@ def test_a_class_beyond_the_names_is_left_out(class_id: float) -> None:
 
     assert len(decode_boxes("end2end", (end2end,), ("a", "b"), 0.5, input_hw=(64, 64))) == 1
     assert len(decode_boxes("ssd", (ssd,), ("a", "b"), 0.5, input_hw=(64, 64))) == 1
+
+
+def test_detr_with_chosen_classes_gives_each_sure_box_its_class() -> None:
+    output = np.array([[[0.5, 0.5, 0.2, 0.4, 0.9, 2], [0.1, 0.1, 0.1, 0.1, 0.2, 0]]], np.float32)
+
+    found = decode_boxes("detr", (output,), ("a", "b", "c"), 0.5, input_hw=(100, 200))
+
+    assert found.xyxy[0].tolist() == pytest.approx([80, 30, 120, 70])
+    assert found.class_id.tolist() == [2]
+    assert found.confidence.tolist() == pytest.approx([0.9])

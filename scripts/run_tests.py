@@ -7,7 +7,7 @@ import webbrowser
 from pathlib import Path
 
 _ROOT = Path(__file__).parents[1]
-# Most tests wait for sockets and servers: three files at a time on two cores. Faults and figures want them for themselves.
+# Most tests wait for sockets and servers: three files at a time on two cores. Faults and figures run alone.
 _THREE_AT_A_TIME = ["-n", "3", "--dist", "loadfile"]
 _USUAL = "not faults and not performance and not soak"
 _SELECTIONS = {

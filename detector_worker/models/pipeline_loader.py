@@ -10,11 +10,11 @@ from typing import Final
 from detector_worker.core.exceptions import ModelLoadError
 from detector_worker.models.archives.archive_source import ArchiveSource, FetchedArchive
 from detector_worker.models.model_manager import LoadedModel, ModelConfig, ModelManager
-from detector_worker.models.pipeline_checks import checked_pipeline, class_faults
 from detector_worker.models.pipeline_config import PipelineConfig
-from detector_worker.models.pipeline_document import read_content
-from detector_worker.models.pipeline_parser import ExaminedPipeline, examine_pipeline, refuse
-from detector_worker.models.pipeline_warnings import pipeline_warnings
+from detector_worker.models.pipeline_json.checks import checked_pipeline, class_faults
+from detector_worker.models.pipeline_json.document import read_content
+from detector_worker.models.pipeline_json.doubts import pipeline_warnings
+from detector_worker.models.pipeline_json.parser import ExaminedPipeline, examine_pipeline, refuse
 
 __all__ = ["LoadedPipeline", "PipelineLoader"]
 

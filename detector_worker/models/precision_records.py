@@ -8,7 +8,7 @@ from typing import Final
 
 import orjson
 
-from detector_worker.models.runtimes.kept_files import write_atomically
+from detector_worker.models.kept_files import write_atomically
 from detector_worker.models.runtimes.runtime import Precision
 from detector_worker.models.shared_model import LoadedModel
 

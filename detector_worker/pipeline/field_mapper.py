@@ -9,7 +9,7 @@ from typing import Any, Final, cast
 from detector_worker.core.clock import rfc3339
 from detector_worker.core.entities import FieldValue
 from detector_worker.models.pipeline_config import Condition
-from detector_worker.models.templates import Placeholder, parse_template
+from detector_worker.models.pipeline_json.templates import Placeholder, parse_template
 from detector_worker.pipeline.context import PipelineContext, branch_succeeded
 
 __all__ = ["FieldMapper", "Templates", "as_text", "template_names"]

@@ -13,8 +13,8 @@ from detector_worker.cli.mpta.validate import Verdict, judge, say
 from detector_worker.core.exceptions import ModelLoadError
 from detector_worker.models.archives.packing import pack_archive
 from detector_worker.models.archives.unpacking import ArchiveLimits, unpack_archive
-from detector_worker.models.pipeline_document import read_content
-from detector_worker.models.pipeline_migration import migrate_pipeline
+from detector_worker.models.pipeline_json.document import read_content
+from detector_worker.models.pipeline_json.migration import migrate_pipeline
 
 __all__ = ["migrate"]
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from detector_worker.models.pipeline_schema import pipeline_schema
+from detector_worker.models.pipeline_json.schema import pipeline_schema
 
 __all__ = ["README", "pipeline_text", "schema_text"]
 

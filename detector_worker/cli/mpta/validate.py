@@ -12,8 +12,8 @@ from detector_worker.cli.mpta.database_check import check_database, declaration_
 from detector_worker.cli.mpta.description import shown
 from detector_worker.cli.mpta.loading import BROKEN, new_loader, packed
 from detector_worker.core.exceptions import DetectorWorkerError, PipelineError
+from detector_worker.models.pipeline_json.parser import faults_of
 from detector_worker.models.pipeline_loader import LoadedPipeline, PipelineLoader
-from detector_worker.models.pipeline_parser import faults_of
 
 __all__ = ["Verdict", "judge", "say", "validate"]
 

@@ -24,7 +24,7 @@ from typing import Annotated, Final, Self
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from detector_worker.models.archives.download import Validators
-from detector_worker.models.runtimes.kept_files import write_atomically
+from detector_worker.models.kept_files import write_atomically
 
 __all__ = ["ArchiveCache", "Hold", "KnownSource"]
 

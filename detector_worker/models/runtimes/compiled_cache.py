@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Final
 
-from detector_worker.models.runtimes.kept_files import write_atomically
+from detector_worker.models.kept_files import write_atomically
 
 __all__ = ["CompiledCache"]
 

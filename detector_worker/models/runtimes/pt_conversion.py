@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Final
 
 from detector_worker.core.exceptions import ConfigurationError
+from detector_worker.models.kept_files import write_atomically
 from detector_worker.models.runtimes.confined_child import TrialLimits, run_confined, workshop
-from detector_worker.models.runtimes.kept_files import write_atomically
 from detector_worker.models.runtimes.model_checks import read_contents, runtime_errors
 from detector_worker.models.runtimes.openvino_runtime import import_openvino
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Final, Literal
 
 from detector_worker.core.exceptions import ModelLoadError
+from detector_worker.models.kept_files import write_atomically
 from detector_worker.models.runtimes.confined_child import TrialLimits, run_confined, workshop
-from detector_worker.models.runtimes.kept_files import write_atomically
 from detector_worker.models.runtimes.runtime import Hw
 
 __all__ = ["Candidate", "ModelTrial", "TrialLimits"]

@@ -19,8 +19,8 @@ from support.tiny_models import tiny_classifier, tiny_pipeline, zip_bytes
 
 from detector_worker.core.exceptions import DetectorWorkerError
 from detector_worker.models.archives.unpacking import ArchiveLimits, unpack_archive
-from detector_worker.models.pipeline_checks import pipeline_faults
-from detector_worker.models.pipeline_parser import examine_pipeline, refuse
+from detector_worker.models.pipeline_json.checks import pipeline_faults
+from detector_worker.models.pipeline_json.parser import examine_pipeline, refuse
 
 COUNT: Final = 10_000
 SOAK: Final = 200_000

@@ -11,10 +11,10 @@ import jsonschema  # type: ignore[import-untyped]
 import pytest
 from support.tiny_models import tiny_pipeline
 
-from detector_worker.models.pipeline_parser import examine_pipeline
-from detector_worker.models.pipeline_schema import did_you_mean, pipeline_schema
+from detector_worker.models.pipeline_json.parser import examine_pipeline
+from detector_worker.models.pipeline_json.schema import did_you_mean, pipeline_schema
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 PUBLISHED = json.loads((ROOT / "docs" / "pipeline.schema.json").read_text())
 VALIDATOR = jsonschema.Draft202012Validator(PUBLISHED)
 

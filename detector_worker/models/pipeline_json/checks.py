@@ -20,11 +20,11 @@ from detector_worker.models.pipeline_config import (
     PostgresqlUpdate,
     RedisSaveImage,
 )
-from detector_worker.models.pipeline_document import printable
-from detector_worker.models.pipeline_parser import ExaminedPipeline, refuse
-from detector_worker.models.pipeline_repair import is_stand_in
-from detector_worker.models.pipeline_schema import did_you_mean
-from detector_worker.models.templates import CONTEXT_NAMES, parse_template
+from detector_worker.models.pipeline_json.document import printable
+from detector_worker.models.pipeline_json.parser import ExaminedPipeline, refuse
+from detector_worker.models.pipeline_json.repair import is_stand_in
+from detector_worker.models.pipeline_json.schema import did_you_mean
+from detector_worker.models.pipeline_json.templates import CONTEXT_NAMES, parse_template
 
 __all__ = ["checked_pipeline", "class_faults", "pipeline_faults", "template_faults"]
 

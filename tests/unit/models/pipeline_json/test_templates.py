@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 from support.tiny_models import tiny_pipeline
 
 from detector_worker.core.exceptions import PipelineError
-from detector_worker.models.pipeline_checks import template_faults
 from detector_worker.models.pipeline_config import PipelineFile
-from detector_worker.models.templates import Placeholder, parse_template
+from detector_worker.models.pipeline_json.checks import template_faults
+from detector_worker.models.pipeline_json.templates import Placeholder, parse_template
 
 
 def problems_of(**overrides: object) -> list[tuple[str, str]]:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from detector_worker.models.pipeline_config import PipelineFile
-from detector_worker.models.pipeline_schema import ACTION_TYPES, Schema, nearest_word, pipeline_schema, schema_of
+from detector_worker.models.pipeline_json.schema import ACTION_TYPES, Schema, nearest_word, pipeline_schema, schema_of
 
 __all__ = ["CLOSE", "Location", "as_meant", "is_stand_in", "key_owner", "plain_location"]
 

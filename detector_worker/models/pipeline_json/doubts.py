@@ -13,9 +13,9 @@ from detector_worker.models.pipeline_config import (
     PostgresqlUpdate,
     RedisSaveImage,
 )
-from detector_worker.models.pipeline_document import printable
-from detector_worker.models.pipeline_schema import did_you_mean
-from detector_worker.models.templates import parse_template
+from detector_worker.models.pipeline_json.document import printable
+from detector_worker.models.pipeline_json.schema import did_you_mean
+from detector_worker.models.pipeline_json.templates import parse_template
 
 __all__ = ["pipeline_warnings"]
 

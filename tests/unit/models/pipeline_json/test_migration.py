@@ -5,8 +5,8 @@ import pytest
 from support.tiny_models import tiny_pipeline
 
 from detector_worker.core.exceptions import PipelineError
-from detector_worker.models.pipeline_migration import migrate_pipeline
-from detector_worker.models.pipeline_parser import examine_pipeline
+from detector_worker.models.pipeline_json.migration import migrate_pipeline
+from detector_worker.models.pipeline_json.parser import examine_pipeline
 
 
 def migrated(text: str | None = None, **keys: Any) -> tuple[dict[str, Any], tuple[str, ...]]:

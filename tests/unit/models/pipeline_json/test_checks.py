@@ -8,10 +8,10 @@ import pytest
 from support.tiny_models import tiny_classifier, tiny_detector, tiny_pipeline
 
 from detector_worker.core.exceptions import PipelineError
-from detector_worker.models.pipeline_checks import checked_pipeline, pipeline_faults
 from detector_worker.models.pipeline_config import PipelineFile
-from detector_worker.models.pipeline_parser import examine_pipeline, faults_of
-from detector_worker.models.pipeline_warnings import pipeline_warnings
+from detector_worker.models.pipeline_json.checks import checked_pipeline, pipeline_faults
+from detector_worker.models.pipeline_json.doubts import pipeline_warnings
+from detector_worker.models.pipeline_json.parser import examine_pipeline, faults_of
 
 IMAGE = {"type": "redis_save_image", "key": "{record_id}"}
 TELL = {"type": "publish_message", "channel": "c", "message": "{redis_save_image.key}"}

@@ -15,9 +15,9 @@ from pydantic_core import ErrorDetails
 
 from detector_worker.core.exceptions import PipelineError
 from detector_worker.models.pipeline_config import PipelineConfig, PipelineFile
-from detector_worker.models.pipeline_document import DocumentError, load_document, repeated_keys, write_path
-from detector_worker.models.pipeline_repair import as_meant, key_owner, plain_location
-from detector_worker.models.pipeline_schema import ACTION_TYPES, did_you_mean
+from detector_worker.models.pipeline_json.document import DocumentError, load_document, repeated_keys, write_path
+from detector_worker.models.pipeline_json.repair import as_meant, key_owner, plain_location
+from detector_worker.models.pipeline_json.schema import ACTION_TYPES, did_you_mean
 
 __all__ = ["ExaminedPipeline", "describe_error", "examine_pipeline", "faults_of", "refuse"]
 

@@ -10,8 +10,8 @@ from support.tiny_models import tiny_pipeline
 
 from detector_worker.core.exceptions import PipelineError
 from detector_worker.models.pipeline_config import PipelineConfig
-from detector_worker.models.pipeline_document import read_content
-from detector_worker.models.pipeline_parser import examine_pipeline, refuse
+from detector_worker.models.pipeline_json.document import read_content
+from detector_worker.models.pipeline_json.parser import examine_pipeline, refuse
 
 
 def parse(document: Any) -> tuple[PipelineConfig, tuple[str, ...]]:

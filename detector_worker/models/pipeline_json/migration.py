@@ -7,10 +7,16 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from detector_worker.models.pipeline_config import PipelineFile
-from detector_worker.models.pipeline_document import DocumentError, load_document, printable, repeated_keys, write_path
-from detector_worker.models.pipeline_parser import describe_error, refuse
-from detector_worker.models.pipeline_repair import CLOSE, Location, key_owner, plain_location
-from detector_worker.models.pipeline_schema import nearest_word
+from detector_worker.models.pipeline_json.document import (
+    DocumentError,
+    load_document,
+    printable,
+    repeated_keys,
+    write_path,
+)
+from detector_worker.models.pipeline_json.parser import describe_error, refuse
+from detector_worker.models.pipeline_json.repair import CLOSE, Location, key_owner, plain_location
+from detector_worker.models.pipeline_json.schema import nearest_word
 
 __all__ = ["migrate_pipeline"]
 

@@ -1,6 +1,7 @@
 """Fixtures of every test."""
 
 import json
+import os
 import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from detector_worker.storage.database_manager import DatabaseConfig, DatabaseMan
 from detector_worker.storage.embedded_servers import EmbeddedServers
 from detector_worker.storage.redis_client import RedisClient
 
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # for tests that ask ONNX Runtime themselves
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background: what tests start must still hear it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

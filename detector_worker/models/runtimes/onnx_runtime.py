@@ -4,6 +4,7 @@ It has no way to put the conversion from a picture into the graph, so that is do
 """
 
 import importlib
+import os
 import platform
 from contextlib import suppress
 from pathlib import Path
@@ -25,7 +26,7 @@ from detector_worker.models.runtimes.model_checks import (
 )
 from detector_worker.models.runtimes.runtime import Hw, ModelSpec, Outputs, Precision, Preprocessing
 
-__all__ = ["PROVIDERS", "Device", "OnnxRuntime", "nvidia_card"]
+__all__ = ["PROVIDERS", "Device", "OnnxRuntime", "import_onnxruntime", "nvidia_card"]
 
 Device = Literal["cpu", "cuda", "tensorrt", "coreml"]
 _CUDA: Final = {"arena_extend_strategy": "kSameAsRequested", "use_tf32": "0"}  # or "f32" would be less than that
@@ -54,12 +55,7 @@ class OnnxRuntime:
     precisions: tuple[Precision, ...] = ("f32",)
 
     def __init__(self, *, device: Device, threads: int, requests: int) -> None:
-        try:
-            self._ort: Any = importlib.import_module("onnxruntime")
-        except ImportError as exc:
-            mend = "Install the extra `gpu`, or set models.runtime to openvino."
-            raise ConfigurationError("ONNX Runtime is not installed", where="models.runtime", mend=mend) from exc
-        self._ort.disable_telemetry_events()
+        self._ort = import_onnxruntime()
         if device in {"cuda", "tensorrt"}:
             self._ort.preload_dlls()  # those that pip brought, which no linker's path knows
         self._providers = PROVIDERS[device]
@@ -195,6 +191,24 @@ class OnnxModel:
         planes = self._preprocessing.planes(image)
         fed = planes if self._picture.layout == "NCHW" else planes.transpose(1, 2, 0)
         return np.ascontiguousarray(fed[np.newaxis], self._picture.dtype)
+
+
+def import_onnxruntime() -> Any:
+    """Import the package so that it reports nothing to its maker.
+
+    Since 1.29 it does on every system, from the import on unless a variable says otherwise; on Windows a call does.
+
+    Raises:
+        ConfigurationError: It is not installed.
+    """
+    os.environ |= {"ORT_DISABLE_TELEMETRY": "1", "ORT_TELEMETRY_DISABLED": "1"}
+    try:
+        ort = importlib.import_module("onnxruntime")
+    except ImportError as exc:
+        mend = "Install the extra `gpu`, or set models.runtime to openvino."
+        raise ConfigurationError("ONNX Runtime is not installed", where="models.runtime", mend=mend) from exc
+    ort.disable_telemetry_events()
+    return ort
 
 
 def nvidia_card() -> str | None:

@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -191,3 +194,13 @@ def test_it_says_what_it_is() -> None:
 
     assert one.identity.startswith(f"onnxruntime {one.version}, cpu, ")
     assert one.precisions == ("f32",)
+
+
+def test_nothing_is_reported_to_its_maker(tmp_path: Path) -> None:
+    """Its reporter would leave a file in the temporary folder from the import on."""
+    clean = {"PATH": os.environ["PATH"], "TMPDIR": str(tmp_path), "HOME": str(tmp_path)}
+    ours = "from detector_worker.models.runtimes.onnx_runtime import import_onnxruntime; import_onnxruntime()"
+
+    subprocess.run([sys.executable, "-P", "-c", ours], check=True, env=clean)
+
+    assert list(tmp_path.iterdir()) == []

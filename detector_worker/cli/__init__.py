@@ -7,6 +7,7 @@ import typer
 
 from detector_worker import __version__
 from detector_worker.cli.demo import demo
+from detector_worker.cli.doctor import doctor
 from detector_worker.cli.mpta import mpta
 from detector_worker.cli.run import run
 from detector_worker.cli.serve import serve
@@ -24,7 +25,7 @@ _app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-for command in (serve, demo, run, simulate, services):
+for command in (serve, demo, run, simulate, services, doctor):
     _app.command()(command)
 _app.add_typer(mpta)
 

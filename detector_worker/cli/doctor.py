@@ -14,11 +14,13 @@ import psutil
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from detector_worker import __version__
 from detector_worker.app import load_configuration
 from detector_worker.core.config import Configuration
-from detector_worker.engine.group_models import precision_records, runtime_choice
+from detector_worker.engine.group_models import lower_precisions, precision_records, runtime_choice
+from detector_worker.models.pipeline_json.document import printable
 from detector_worker.models.runtimes.selection import available_runtimes
 
 __all__ = ["doctor"]
@@ -51,7 +53,8 @@ def doctor(
 def _examine(configuration: Configuration) -> dict[str, Any]:
     choice, folder = runtime_choice(configuration.models), configuration.server.data_dir
     runtimes = available_runtimes()
-    computes_in = next(one.precisions for one in runtimes if one.name == choice.runtime)
+    native = next(one.precisions for one in runtimes if one.name == choice.runtime)
+    computes_in = ("f32", *lower_precisions(choice, native))
     return {
         "version": __version__,
         "machine": {
@@ -97,7 +100,8 @@ def _print(found: dict[str, Any]) -> None:
     for one in found["runtimes"]:
         devices, precisions = ", ".join(one["devices"]), ", ".join(one["precisions"])
         console.print(f"{one['name']} {one['version']}: {devices}; {precisions}")
-    console.print(f"Models run with {in_use['runtime']} on {in_use['device']}, precision {in_use['precision']}")
+    wish, offered = in_use["precision"], ", ".join(in_use["precisions"])
+    console.print(f"Models run with {in_use['runtime']} on {in_use['device']}, precision {wish} (of {offered})")
     absent = [extra for extra, is_there in found["extras"].items() if not is_there]
     console.print(f"Extras not installed: {', '.join(absent) or 'none'}")
     _print_checks(console, found["precision_checks"])
@@ -111,7 +115,7 @@ def _print_checks(console: Console, checks: list[dict[str, Any]]) -> None:
         return
     table = Table("model", "precision", "taken", "why", "checked", title="Lower precisions, compared with f32")
     for one in checks:
-        table.add_row(
-            one["model_id"], one["precision"], "yes" if one["is_taken"] else "no", one["reason"], one["checked_at"][:10]
-        )
+        taken, day = "yes" if one["is_taken"] else "no", one["checked_at"][:10]
+        # Model ids come from archives: neither markup nor control characters of theirs reach the terminal.
+        table.add_row(Text(printable(one["model_id"])), one["precision"], taken, Text(printable(one["reason"])), day)
     console.print(table)

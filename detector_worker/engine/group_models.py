@@ -1,5 +1,6 @@
 """What loads the archives and models of a group, or of a command that looks at archives; made of the configuration."""
 
+import hashlib
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +17,7 @@ from detector_worker.models.archives.unpacking import ArchiveLimits
 from detector_worker.models.model_manager import LoadedModel, ModelManager
 from detector_worker.models.pipeline_loader import PipelineLoader
 from detector_worker.models.precision_records import PrecisionRecords
+from detector_worker.models.runtimes.pt_conversion import convert_pt
 from detector_worker.models.runtimes.quantisation import quantise
 from detector_worker.models.runtimes.runtime import Precision
 from detector_worker.models.runtimes.selection import RuntimeChoice, new_runtime, runtime_here
@@ -25,9 +27,9 @@ __all__ = ["GroupModels", "lower_precisions", "precision_records", "runtime_choi
 
 _ARCHIVES: Final = "archives"
 _MODELS: Final = "models"
-_QUANTISING_TAKES: Final = 2
-"""Times the memory of a trial."""
-_QUANTISING_S: Final = 600.0
+_MAKING_TAKES: Final = 2
+"""Times the memory of a trial, to convert or quantise a model."""
+_MAKING_S: Final = 600.0
 
 
 class GroupModels:
@@ -65,19 +67,27 @@ class GroupModels:
             trusted_keys=pipelines.trusted_keys,
             cache_budget_bytes=pipelines.cache_budget_mb * MIB,
         )
-        self.loader: Final = PipelineLoader(self.manager, source)
+        self._generous = TrialLimits(_MAKING_TAKES * limits.memory_bytes, _MAKING_S)
+        self.loader: Final = PipelineLoader(
+            self.manager, source, convert=self._convert if models.allow_pickle else None
+        )
         self.precisions: Final = precision_records(configuration)
         self.lower_precisions: Final = lower_precisions(choice, runtime.precisions)
         """What detectors may be computed in besides f32, the best first."""
-        self._quantised_dir = data_dir / _MODELS / "quantised"
-        self._quantising = TrialLimits(_QUANTISING_TAKES * limits.memory_bytes, _QUANTISING_S)
+        self._made_dir = data_dir / _MODELS / "made"
 
     def quantise(self, model: LoadedModel, pictures: Sequence[NDArray[np.uint8]]) -> Path:
         """Make an int8 network of a model, or find it made, by pictures as it is fed with; blocks. ModelLoadError."""
         preprocessing, (height, width, _) = model.reading.preprocessing, pictures[0].shape
         return quantise(
-            model.config.path, pictures, preprocessing, (height, width), self._quantised_dir, limits=self._quantising
+            model.config.path, pictures, preprocessing, (height, width), self._made_dir, limits=self._generous
         )
+
+    def _convert(self, path: Path) -> Path:
+        """Make an ONNX file of a ``.pt``, or find it made."""
+        with path.open("rb") as file:
+            target = self._made_dir / f"{hashlib.file_digest(file, 'sha256').hexdigest()}.onnx"
+        return target if target.is_file() else convert_pt(path, target, limits=self._generous)
 
     def close(self) -> None:
         """End a trial under way."""

@@ -55,10 +55,19 @@ class LoadedPipeline:
 
 
 class PipelineLoader:
-    """Makes pipelines of archives; all of its slow work is done in threads. Owns no thread and no task."""
+    """Makes pipelines of archives; all of its slow work is done in threads. Owns no thread and no task.
 
-    def __init__(self, manager: ModelManager, source: ArchiveSource) -> None:
-        self._manager, self._source = manager, source
+    Args:
+        manager: Loads the models.
+        source: Fetches and unpacks the archives.
+        convert: Makes an ONNX file of a ``.pt``, and blocks; None: an archive with a ``.pt`` is refused.
+    """
+
+    def __init__(
+        self, manager: ModelManager, source: ArchiveSource, *, convert: Callable[[Path], Path] | None = None
+    ) -> None:
+        self._manager, self._source, self._convert = manager, source, convert
+        self._converting = asyncio.Lock()
 
     async def load_from_url(self, url: str) -> LoadedPipeline:
         """Load an archive by its address: http(s), ``file://`` or a path.
@@ -110,11 +119,11 @@ class PipelineLoader:
         return examine_pipeline(read_content(folder / _FILE))
 
     def _validate_pipeline(self, examined: ExaminedPipeline, folder: Path, where: str) -> PipelineConfig:
-        return checked_pipeline(examined, folder, where=where)
+        return checked_pipeline(examined, folder, where=where, allow_pickle=self._convert is not None)
 
     async def _load_models(self, config: PipelineConfig, folder: Path, undo: ExitStack) -> dict[str, LoadedModel]:
         every = (config, *config.all_branches().values())
-        wanted = [ModelConfig(folder / settings.model_file, settings) for settings in every]
+        wanted = [ModelConfig(await self._readable(folder / settings.model_file), settings) for settings in every]
         await self._manager.admit(wanted)
         models: dict[str, LoadedModel] = {}
         for one in wanted:
@@ -122,6 +131,13 @@ class PipelineLoader:
             undo.callback(self._manager.unload_model, model)
             models[model.model_id] = model
         return models
+
+    async def _readable(self, path: Path) -> Path:
+        """Return a file that a runtime reads: the model's own, or the one that a ``.pt`` was converted to."""
+        if path.suffix != ".pt" or self._convert is None:
+            return path
+        async with self._converting:  # each is converted once, and none beside another
+            return await asyncio.to_thread(self._convert, path)
 
 
 def _sample_pictures(folder: Path) -> tuple[Path, ...]:

@@ -143,10 +143,12 @@ class LoadedModel:
         """Return the input size that suits pictures of a size.
 
         A detector of open size gets the picture's proportions: the long side as it was trained, the short one rounded
-        up to a multiple of 32.
+        up to a multiple of 32. One that was trained on stretched pictures gets the square.
         """
         if not self.spec.is_dynamic or self.settings.model_type != "detection":
             return self.spec.input_hw
+        if self.reading.letterbox == "none":
+            return self.reading.long_side_px, self.reading.long_side_px
         scale = self.reading.long_side_px / max(source_wh)
         width, height = (max(1, -(-round(side * scale) // _STEP_PX)) * _STEP_PX for side in source_wh)
         return height, width

@@ -1,5 +1,6 @@
 """Formats of others, made ours: in this process where that is harmless, else in a child."""
 
+import json
 import socket
 import sys
 from importlib.util import find_spec
@@ -11,9 +12,11 @@ import numpy as np
 import psutil
 import pytest
 from support.hostile_models import stolen_weights
-from support.tiny_models import squares_image, tiny_classifier, tiny_detector
+from support.tiny_models import squares_image, tiny_classifier, tiny_detector, tiny_pipeline, zip_bytes
 
-from detector_worker.core.exceptions import ConfigurationError, ModelLoadError
+from detector_worker.core.config import Configuration
+from detector_worker.core.exceptions import ConfigurationError, ModelLoadError, PipelineError
+from detector_worker.engine.group_models import GroupModels
 from detector_worker.models.runtimes.confined_child import TrialLimits
 from detector_worker.models.runtimes.openvino_runtime import OpenVINORuntime
 from detector_worker.models.runtimes.pt_conversion import convert_model, convert_pt
@@ -180,3 +183,45 @@ def test_what_cannot_be_quantised_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(ModelLoadError, match=r"could not be quantised.*\[model m.onnx\]"):
         quantise(path, pictures((32, 32)), RGB, (32, 32), tmp_path / "q", limits=LIMITS)
     assert list((tmp_path / "q").iterdir()) == []
+
+
+def archive_of_pt(folder: Path, content: bytes) -> Path:
+    path, quiet = folder / "pt.mpta", dict[str, Any](actions=[], branches=[], parallelActions=[])
+    wanted = dict[str, Any](modelFile="m.pt", triggerClasses=[], expectedClasses=[])
+    pipeline = json.dumps(tiny_pipeline(**quiet, **wanted)).encode()
+    path.write_bytes(zip_bytes({"pipeline.json": pipeline, "m.pt": content}))
+    return path
+
+
+def group_models(folder: Path, *, allow_pickle: bool) -> GroupModels:
+    sections = {"server": {"data_dir": str(folder)}, "models": {"allow_pickle": allow_pickle}}
+    return GroupModels(Configuration.model_validate(sections), threads=1, any_path=True)
+
+
+async def test_an_archive_with_a_pt_is_refused_unless_that_is_allowed(tmp_path: Path) -> None:
+    archive = archive_of_pt(tmp_path, b"\x80\x04")
+
+    with pytest.raises(PipelineError, match=r"pipeline.modelFile: .*runs code.*mpta convert"):
+        await group_models(tmp_path / "data", allow_pickle=False).loader.load_pipeline(archive)
+
+
+@pytest.mark.skipif(find_spec("ultralytics") is not None, reason="the extra is installed")
+async def test_where_it_is_allowed_the_missing_extra_is_named(tmp_path: Path) -> None:
+    archive = archive_of_pt(tmp_path, b"\x80\x04")
+
+    with pytest.raises(ConfigurationError, match=r"extra `ultralytics`"):
+        await group_models(tmp_path / "data", allow_pickle=True).loader.load_pipeline(archive)
+
+
+@pytest.mark.timeout(180)
+async def test_an_archive_with_a_pt_is_converted_once(tmp_path: Path) -> None:
+    ultralytics = pytest.importorskip("ultralytics")
+    ultralytics.YOLO("yolov8n.yaml").save(str(tmp_path / "m.pt"))
+    archive = archive_of_pt(tmp_path, (tmp_path / "m.pt").read_bytes())
+
+    for _ in range(2):
+        loaded = await group_models(tmp_path / "data", allow_pickle=True).loader.load_pipeline(archive)
+        assert loaded.models["tiny_squares_v1"].reading.layout == "yolov8"
+        (made,) = (tmp_path / "data" / "models" / "made").glob("*.onnx")
+        made_at = made.stat().st_mtime_ns
+    assert made.stat().st_mtime_ns == made_at

@@ -8,6 +8,7 @@ import time
 import zipfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
@@ -206,6 +207,24 @@ async def test_what_was_asked_for_is_done_unasked(tmp_path: Path, wish: str) -> 
         assert precision_of(lane.detector) == wish
 
 
+@pytest.mark.skipif(find_spec("nncf") is None, reason="needs the extra int8")
+@pytest.mark.timeout(300)
+async def test_int8_is_made_once_of_the_archives_samples(tmp_path: Path) -> None:
+    archive = with_samples(ARCHIVE, tmp_path / "demo.mpta", scenes(14))
+    for _ in range(2):
+        async with a_lane(tmp_path / "data", archive, "int8") as (lane, _):
+            assert precision_of(lane.detector) == "int8"
+            assert set(lane.detector.model.compiled_for((1280, 720)).computed_in) & {"i8", "u8"}
+            assert lane.detector.model.reading.class_names == ("vehicle", "frontal", "plate", "person")
+            assert len(lane.detector.detect(frames(scenes(1))[0])) > 0
+    assert len(list((tmp_path / "data" / "models" / "made").glob("*.xml"))) == 1
+
+    with pytest.raises(ModelLoadError, match="no int8 network can be made"):
+        async with a_lane(tmp_path / "data", ARCHIVE, "int8"):
+            pass
+
+
+@pytest.mark.skipif(find_spec("nncf") is not None, reason="the extra int8 is installed")
 async def test_a_precision_that_cannot_be_had_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelLoadError, match="does not compute in int8"):
         async with a_lane(tmp_path / "data", ARCHIVE, "int8"):

@@ -19,6 +19,7 @@ from rich.text import Text
 from detector_worker import __version__
 from detector_worker.app import load_configuration
 from detector_worker.core.config import Configuration
+from detector_worker.core.exceptions import ConfigurationError
 from detector_worker.engine.group_models import lower_precisions, precision_records, runtime_choice
 from detector_worker.models.pipeline_json.document import printable
 from detector_worker.models.runtimes.selection import available_runtimes
@@ -51,10 +52,17 @@ def doctor(
 
 
 def _examine(configuration: Configuration) -> dict[str, Any]:
-    choice, folder = runtime_choice(configuration.models), configuration.server.data_dir
-    runtimes = available_runtimes()
-    native = next(one.precisions for one in runtimes if one.name == choice.runtime)
-    computes_in = ("f32", *lower_precisions(choice, native))
+    folder, amiss = configuration.server.data_dir, list(_amiss(configuration))
+    runtimes, choice, computes_in = available_runtimes(), None, tuple[str, ...]()
+    try:
+        choice = runtime_choice(configuration.models)
+        native = next(one.precisions for one in runtimes if one.name == choice.runtime)
+        computes_in = ("f32", *lower_precisions(choice, native))
+        if (precision := configuration.models.precision) not in {"auto", *computes_in}:
+            told = f"models.precision is {precision}, this machine computes in {', '.join(computes_in)}"
+            amiss.append(f"{told}: set it to auto")
+    except ConfigurationError as exc:
+        amiss.append(str(exc))
     return {
         "version": __version__,
         "machine": {
@@ -65,25 +73,23 @@ def _examine(configuration: Configuration) -> dict[str, Any]:
         },
         "runtimes": [asdict(one) for one in runtimes],
         "in_use": {
-            "runtime": choice.runtime,
-            "device": choice.device,
+            "runtime": choice.runtime if choice else None,
+            "device": choice.device if choice else None,
             "precision": configuration.models.precision,
             "precisions": computes_in,
         },
         "extras": {extra: find_spec(module) is not None for extra, module in _EXTRAS.items()},
         "precision_checks": [asdict(record) for record in precision_records(configuration).all()],
-        "amiss": list(_amiss(configuration, computes_in)),
+        "amiss": amiss,
     }
 
 
-def _amiss(configuration: Configuration, computes_in: tuple[str, ...]) -> Iterator[str]:
-    folder, precision = _existing(configuration.server.data_dir), configuration.models.precision
+def _amiss(configuration: Configuration) -> Iterator[str]:
+    folder = _existing(configuration.server.data_dir)
     if not os.access(folder, os.W_OK | os.X_OK):
         yield f"{folder} cannot be written to: set server.data_dir, or change its owner"
     if (free := shutil.disk_usage(folder).free) < _LEAST_FREE:
         yield f"{folder} has {free / _GIB:.1f} GiB left: the spool needs room for what cannot be delivered at once"
-    if precision not in {"auto", *computes_in}:
-        yield f"models.precision is {precision}, this machine computes in {', '.join(computes_in)}: set it to auto"
 
 
 def _existing(folder: Path) -> Path:
@@ -101,12 +107,13 @@ def _print(found: dict[str, Any]) -> None:
         devices, precisions = ", ".join(one["devices"]), ", ".join(one["precisions"])
         console.print(f"{one['name']} {one['version']}: {devices}; {precisions}")
     wish, offered = in_use["precision"], ", ".join(in_use["precisions"])
-    console.print(f"Models run with {in_use['runtime']} on {in_use['device']}, precision {wish} (of {offered})")
+    if in_use["runtime"]:
+        console.print(f"Models run with {in_use['runtime']} on {in_use['device']}, precision {wish} (of {offered})")
     absent = [extra for extra, is_there in found["extras"].items() if not is_there]
     console.print(f"Extras not installed: {', '.join(absent) or 'none'}")
     _print_checks(console, found["precision_checks"])
     for fault in found["amiss"]:
-        console.print(f"[bold red]Amiss:[/] {fault}")
+        console.print(Text.assemble(("Amiss: ", "bold red"), fault))
 
 
 def _print_checks(console: Console, checks: list[dict[str, Any]]) -> None:

@@ -16,7 +16,7 @@ from detector_worker.detection.letterbox import Letterbox, fit_letterbox, remove
 from detector_worker.models.model_manager import LoadedModel, ModelConfig, ModelManager
 from detector_worker.models.runtimes.runtime import Outputs
 
-__all__ = ["BoundingBox", "DetectionResult", "YOLODetector"]
+__all__ = ["BoundingBox", "DetectionResult", "YOLODetector", "inside_frame"]
 
 Image = NDArray[np.uint8]
 _NAMING: Final = frozenset({"classification", "textIndex", "textSlots", "textCtc"})
@@ -65,7 +65,7 @@ class YOLODetector:
         return self._in_use.model
 
     def use(self, model: LoadedModel) -> None:
-        """Ask this model from the next call on; calls under way end with the one before, which must stay loaded."""
+        """Ask this model from the next call on; calls under way end with the one before."""
         self._in_use = _ModelInUse.of(model, self._wanted_classes)
 
     @classmethod
@@ -90,7 +90,7 @@ class YOLODetector:
         in_use = self._in_use
         if in_use.model.reading.layout in _NAMING:
             raise _misuse(in_use.model, "does not detect")
-        inside = _inside(frame, region)
+        inside = inside_frame(frame, region)
         if inside is None:
             return Detections.empty(in_use.class_names)
         outputs, letterbox = self._infer(in_use.model, frame, inside)
@@ -110,8 +110,8 @@ class YOLODetector:
         return self._preprocess_frame(frame, letterbox, model.reading.pad_value)
 
     def reduced(self, frame: Frame, region: Region | None = None) -> Frame:
-        """Return a frame, or a region of it, not larger than the model sees it; in BGR, with times of its own."""
-        inside = _inside(frame, region) or (0, 0, *frame.wh)
+        """Return a frame, or a region of it, not larger than the model sees it; in BGR, without its times."""
+        inside = inside_frame(frame, region) or (0, 0, *frame.wh)
         model = self.model
         letterbox = fit_letterbox(inside, model.compiled_for(_wh(inside)).input_hw, model.reading.letterbox)
         part = None if inside == (0, 0, *frame.wh) else inside
@@ -155,7 +155,7 @@ class YOLODetector:
         return np.asarray(cv2.copyMakeBorder(image, *borders, cv2.BORDER_CONSTANT, value=grey), np.uint8)
 
 
-def _inside(frame: Frame, region: Region | None) -> Region | None:
+def inside_frame(frame: Frame, region: Region | None) -> Region | None:
     """Clip a region to its frame; None where nothing is left."""
     (width, height), (x1, y1, x2, y2) = frame.wh, region or (0, 0, *frame.wh)
     x1, y1, x2, y2 = max(0, x1), max(0, y1), min(width, x2), min(height, y2)

@@ -12,7 +12,6 @@ from weakref import WeakValueDictionary
 from detector_worker.core.clock import SystemClock
 from detector_worker.core.config import Configuration
 from detector_worker.core.entities import StreamState, StreamStatus, VisitEvent
-from detector_worker.core.exceptions import DetectorWorkerError
 from detector_worker.core.outbox import SavedVisit
 from detector_worker.engine.archive_watch import ArchiveWatch
 from detector_worker.engine.camera_streams import camera_policy, stream_configs
@@ -88,6 +87,7 @@ class Group:
         for task in self._beside:
             task.cancel()
         self._models.close()
+        self._maker.close()
         await self._streams.stop_all_streams()
         for lane in self._lanes.values():
             self.unschedule(lane)
@@ -108,7 +108,7 @@ class Group:
         async with self._changes_of(spec.subscription_id):
             lane = await self.load_lane(spec, lossless=False)
             await self.set_session(spec.display_id, session_id)
-            await self._put_in_place(lane, saved_visits)
+            await self._install(lane, saved_visits)
 
     async def stop_lane(self, subscription_id: str) -> None:
         """End a lane; its runs under way are finished. Nothing happens where there is none."""
@@ -158,16 +158,7 @@ class Group:
     async def load_lane(
         self, spec: SubscriptionSpec, *, lossless: bool, observe: Callable[[Analysed], None] | None = None
     ) -> Lane:
-        """Load an archive and make a lane of it, which nobody feeds or schedules yet.
-
-        Args:
-            spec: What to analyse, and with which archive.
-            lossless: For files: no frame is passed over but those that the archive's own rate leaves out.
-            observe: Takes every analysed frame, in the analysis thread.
-
-        Raises:
-            DetectorWorkerError: The archive cannot be used.
-        """
+        """Make a lane which nobody feeds or schedules yet; as `LaneMaker.make`."""
         return await self._maker.make(spec, lossless=lossless, observe=observe)
 
     def schedule(self, lane: Lane) -> None:
@@ -191,6 +182,17 @@ class Group:
     def _changes_of(self, subscription_id: str) -> asyncio.Lock:
         """Return what whoever changes a subscription's lane holds meanwhile."""
         return self._changing.setdefault(subscription_id, asyncio.Lock())
+
+    async def _install(self, lane: Lane, saved_visits: tuple[SavedVisit, ...]) -> None:
+        """Put a new lane in its place, or let go of it."""
+        try:
+            await self._put_in_place(lane, saved_visits)
+        except BaseException:
+            if self._lanes.get(lane.spec.subscription_id) is lane:
+                del self._lanes[lane.spec.subscription_id]
+            self.unschedule(lane)
+            self._maker.retire(lane)
+            raise
 
     async def _put_in_place(self, lane: Lane, saved_visits: tuple[SavedVisit, ...]) -> None:
         """Feed and analyse a new lane; one of the same name hands over its visits between two frames."""
@@ -224,7 +226,7 @@ class Group:
         """Load the archive of a lane anew, and go on with it; DetectorWorkerError: the old one goes on."""
         async with self._changes_of(before.spec.subscription_id):
             if self._lanes.get(before.spec.subscription_id) is before:
-                await self._put_in_place(await self.load_lane(before.spec, lossless=False), ())
+                await self._install(await self.load_lane(before.spec, lossless=False), ())
 
     def _status_of(self, camera_id: str) -> StreamStatus:
         try:
@@ -234,11 +236,11 @@ class Group:
 
     def _emit(self, lane: Lane, analysed: Analysed) -> None:
         """Leave the analysis thread, if anything happened that anybody waits for."""
-        self._maker.precision.observe(lane.detector, analysed.frame, analysed.detections, lane.spec.crop)
         if lane.detail is not None and len(analysed.detections):
             lane.detail.ask()
         if analysed.events or analysed.live_visits or lane.live_detections:
             self._loop.call_soon_threadsafe(self._take, lane, analysed)
+        self._maker.precision.observe(lane.detector, analysed.frame, analysed.detections, lane.spec.crop)
 
     def _take(self, lane: Lane, analysed: Analysed) -> None:
         frame = analysed.frame
@@ -262,12 +264,7 @@ class Group:
     async def _tend_precision(self) -> None:
         while True:
             await asyncio.sleep(_TEND_PRECISION_EVERY_S)
-            try:
-                await self._maker.precision.tend(self._clock.monotonic_s())
-            except DetectorWorkerError as exc:
-                _log.error("A precision could not be judged: %s", exc)
-            except Exception:  # noqa: BLE001 - no camera may suffer from it
-                _log.exception("A precision could not be judged")
+            await self._maker.precision.tend(self._clock.monotonic_s())
 
     async def _report_loop(self) -> None:
         while True:

@@ -1,6 +1,7 @@
 """What loads the archives and models of a group, or of a command that looks at archives; made of the configuration."""
 
 import hashlib
+import threading
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -74,23 +75,31 @@ class GroupModels:
         self.precisions: Final = precision_records(configuration)
         self.lower_precisions: Final = lower_precisions(choice, runtime.precisions)
         """What detectors may be computed in besides f32, the best first."""
+        self._stopped = threading.Event()
         self._made_dir = data_dir / _MODELS / "made"
 
     def quantise(self, model: LoadedModel, pictures: Sequence[NDArray[np.uint8]]) -> Path:
         """Make an int8 network of a model, or find it made, by pictures as it is fed with; blocks. ModelLoadError."""
         preprocessing, (height, width, _) = model.reading.preprocessing, pictures[0].shape
         return quantise(
-            model.config.path, pictures, preprocessing, (height, width), self._made_dir, limits=self._generous
+            model.config.path,
+            pictures,
+            preprocessing,
+            (height, width),
+            self._made_dir,
+            limits=self._generous,
+            stopped=self._stopped,
         )
 
     def _convert(self, path: Path) -> Path:
         """Make an ONNX file of a ``.pt``, or find it made."""
         with path.open("rb") as file:
             target = self._made_dir / f"{hashlib.file_digest(file, 'sha256').hexdigest()}.onnx"
-        return target if target.is_file() else convert_pt(path, target, limits=self._generous)
+        return target if target.is_file() else convert_pt(path, target, limits=self._generous, stopped=self._stopped)
 
     def close(self) -> None:
-        """End a trial under way."""
+        """End what is done in children."""
+        self._stopped.set()
         self._trial.close()
 
 

@@ -17,7 +17,7 @@ from detector_worker.core.outbox import SavedVisit
 from detector_worker.detection.overlay import TrackSayings
 from detector_worker.detection.tracking_manager import unsure_confidence
 from detector_worker.detection.visits import VisitTracker
-from detector_worker.detection.yolo_detector import YOLODetector
+from detector_worker.detection.yolo_detector import YOLODetector, inside_frame
 from detector_worker.engine.engine import LaneResult, SubscriptionSpec
 from detector_worker.engine.group_owner import LaneReport
 from detector_worker.engine.rates import LatencyWindow, RateMeter
@@ -100,11 +100,8 @@ class Lane:
                 return
             frame = paired
         self._arrived.add(time.monotonic())
-        wh = self._analysed_wh(frame)
-        if not self.detector.model.is_ready_for(wh):
-            self._make_ready(self, wh)
-            if not self.detector.model.is_ready_for(wh):
-                return
+        if not self._make_ready_for(frame):
+            return
         dropped = self.slot.dropped
         if self.slot.put(frame):
             if self.slot.dropped > dropped:
@@ -128,8 +125,8 @@ class Lane:
 
     def make_ready_as(self, other: "Lane") -> None:
         """Compile for what another lane of the same camera has analysed last, if it has; blocks."""
-        if other.newest is not None:
-            self.detector.model.compiled_for(self._analysed_wh(other.newest[0]))
+        if other.newest is not None and (region := inside_frame(other.newest[0], self.spec.crop)) is not None:
+            self.detector.model.compiled_for((region[2] - region[0], region[3] - region[1]))
 
     def end_run(self, status: str) -> None:
         """A run of a visit is over; the last one of a retired lane lets its models go."""
@@ -197,10 +194,15 @@ class Lane:
         if self._is_retired and not self.runs_under_way:
             self.loaded.close()
 
-    def _analysed_wh(self, frame: Frame) -> WidthHeight:
-        """Return the size of what is analysed of a frame, pixels."""
-        (width, height), (x1, y1, x2, y2) = frame.wh, self.spec.crop or (0, 0, *frame.wh)
-        return max(1, min(width, x2) - max(0, x1)), max(1, min(height, y2) - max(0, y1))
+    def _make_ready_for(self, frame: Frame) -> bool:
+        """Return whether the detector is compiled for what is analysed of a frame; if not, have that done."""
+        region = inside_frame(frame, self.spec.crop)
+        if region is None:
+            return True  # nothing of it is
+        wh, model = (region[2] - region[0], region[3] - region[1]), self.detector.model
+        if not model.is_ready_for(wh):
+            self._make_ready(self, wh)
+        return model.is_ready_for(wh)
 
     def _analyse(self, frame: Frame) -> None:
         floor = unsure_confidence(self.pipeline.min_confidence)

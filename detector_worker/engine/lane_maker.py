@@ -10,7 +10,6 @@ import uuid_utils
 
 from detector_worker.core.clock import Clock
 from detector_worker.core.config import Configuration
-from detector_worker.core.exceptions import DetectorWorkerError
 from detector_worker.core.outbox import Outbox
 from detector_worker.detection.visits import VisitTracker
 from detector_worker.detection.yolo_detector import YOLODetector
@@ -21,13 +20,15 @@ from detector_worker.engine.precision import PrecisionChoice
 from detector_worker.engine.scheduler import Scheduler
 from detector_worker.engine.slot import FrameSlot
 from detector_worker.models.pipeline_config import PipelineConfig
+from detector_worker.models.runtimes.runtime import Hw
+from detector_worker.models.shared_model import LoadedModel, SharedModel
 from detector_worker.pipeline.action_executor import ActionExecutor
 from detector_worker.pipeline.pipeline_executor import PipelineExecutor
 
 __all__ = ["LaneMaker"]
 
 _log: Final = logging.getLogger(__name__)
-_COMPILE_AGAIN_S: Final = 5.0
+_COMPILE_AGAIN_S: Final = 30.0
 
 
 class LaneMaker:
@@ -57,7 +58,7 @@ class LaneMaker:
         self._emit = emit
         self._default_fps, self._default_precision = configuration.streams.target_fps, configuration.models.precision
         self.precision: Final = PrecisionChoice(models)
-        self._compiling: dict[Lane, asyncio.Task[None]] = {}
+        self._compiling: dict[tuple[SharedModel, Hw], asyncio.Task[None]] = {}
 
     async def make(
         self, spec: SubscriptionSpec, *, lossless: bool, observe: Callable[[Analysed], None] | None = None
@@ -107,22 +108,32 @@ class LaneMaker:
         self.precision.forget(lane.detector)
         lane.retire()
 
+    def close(self) -> None:
+        """Begin nothing further."""
+        for task in self._compiling.values():
+            task.cancel()
+
     def _compile_soon(self, lane: Lane, wh: WidthHeight) -> None:
         """Compile beside the frames, in whatever thread a reader asks; the reader never waits."""
         self._loop.call_soon_threadsafe(self._begin_compiling, lane, wh)
 
     def _begin_compiling(self, lane: Lane, wh: WidthHeight) -> None:
-        if lane not in self._compiling:
-            task = asyncio.create_task(self._compile(lane, wh), name=f"compiling for {lane.spec.camera_id}")
-            self._compiling[lane] = task
-            task.add_done_callback(lambda _: self._compiling.pop(lane, None))
+        """Compile once for all lanes that want the same: each would take a thread, only to wait."""
+        model = lane.detector.model
+        work = (model.shared, model.input_hw_for(wh))
+        if work not in self._compiling:
+            task = asyncio.create_task(self._compile(model, wh), name=f"compiling {model.model_id}")
+            self._compiling[work] = task
+            task.add_done_callback(lambda _: self._compiling.pop(work, None))
 
-    async def _compile(self, lane: Lane, wh: WidthHeight) -> None:
+    async def _compile(self, model: LoadedModel, wh: WidthHeight) -> None:
         try:
-            await asyncio.to_thread(lane.detector.model.compiled_for, wh)
-        except DetectorWorkerError as exc:
-            _log.error("Pictures of %dx%d cannot be analysed, tried again soon: %s", *wh, exc)
+            await asyncio.to_thread(model.compiled_for, wh)
+        except Exception as exc:  # noqa: BLE001 - the pause must come, whatever it was
+            _log.error("%s: pictures of %dx%d cannot be analysed, tried again: %s", model.model_id, *wh, exc)
             await asyncio.sleep(_COMPILE_AGAIN_S)
+        else:
+            self._models.manager.note_growth()
 
 
 def _compile_now(lane: Lane, wh: WidthHeight) -> None:

@@ -2,15 +2,21 @@
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Literal
+from weakref import WeakValueDictionary
+
+import numpy as np
+from numpy.typing import NDArray
 
 from detector_worker.core.entities import Detections
 from detector_worker.core.exceptions import DetectorWorkerError, ModelLoadError
 from detector_worker.core.frame import Frame, Region
+from detector_worker.detection.box_math import iou_matrix
 from detector_worker.detection.precision_check import check_precision
 from detector_worker.detection.yolo_detector import YOLODetector
 from detector_worker.engine.group_models import GroupModels
@@ -31,7 +37,8 @@ _LEAST_SAMPLES: Final = 12
 _MAX_SAMPLE_BYTES: Final = 32 << 20
 _PICTURES: Final = 24
 _MAX_PICTURES: Final = 96
-_BOXES: Final = 60
+_OBJECTS: Final = 60
+_SAME_PLACE_IOU: Final = 0.7
 _BETWEEN_PICTURES_S: Final = 2.0
 _LOOK_AGAIN_S: Final = 60.0
 
@@ -49,12 +56,19 @@ class _Collection:
     precision: Precision
     users: list[_User] = field(default_factory=list)
     pictures: list[Frame] = field(default_factory=list)
-    boxes: int = 0
+    objects: int = 0
     newest_s: float = float("-inf")
+    shown: dict[YOLODetector, NDArray[np.float64]] = field(default_factory=dict)
+    """What was in the last picture that was kept of each detector: xyxy, shape (N, 4)."""
 
     @property
     def is_full(self) -> bool:
-        return len(self.pictures) >= (_PICTURES if self.boxes >= _BOXES else _MAX_PICTURES)
+        return len(self.pictures) >= (_PICTURES if self.objects >= _OBJECTS else _MAX_PICTURES)
+
+    def count_new(self, detector: YOLODetector, xyxy: NDArray[np.float64]) -> int:
+        """Return how many objects stand where none stood: a parked car says the same every time."""
+        before = self.shown.get(detector, np.empty((0, 4)))
+        return int((iou_matrix(xyxy, before).max(axis=1, initial=0.0) < _SAME_PLACE_IOU).sum())
 
 
 class PrecisionChoice:
@@ -64,6 +78,10 @@ class PrecisionChoice:
         self._models, self._manager, self._records = models, models.manager, models.precisions
         self._by_use: dict[str, _Collection] = {}
         self._by_detector: dict[YOLODetector, _Collection] = {}
+        self._judging: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._making = asyncio.Semaphore(1)
+        self._undecided: set[tuple[str, str]] = set()
+        """Uses, with the archives whose samples say nothing about them."""
         self._looked_s = 0.0
 
     async def settle(
@@ -71,41 +89,45 @@ class PrecisionChoice:
     ) -> None:
         """Give a new detector its precision, by what was asked for, what is known, or the archive's samples.
 
-        Where ``auto`` finds nothing to judge by, a live one stays in f32 until its cameras have shown enough.
+        Where ``auto`` finds nothing to judge by, a live one stays in f32 until its cameras have shown enough; where a
+        lower precision cannot be had after all, it stays in f32 for good.
 
         Raises:
-            ModelError: The precision that was asked for cannot be had, or the runtime failed.
+            ModelError: The precision that was asked for by name cannot be had.
         """
         lower = self._models.lower_precisions
         if wish == "auto" and lower:
-            await self._settle_by_itself(loaded, detector, lower[0], is_live=is_live)
+            try:
+                await self._settle_by_itself(loaded, detector, lower[0], is_live=is_live)
+            except DetectorWorkerError as exc:
+                _log.error("%s stays in f32: %s", detector.model.model_id, exc)
         elif wish not in {"auto", "f32", *lower}:
             mend = "Ask for auto or f32; `detector-worker doctor` shows what there is."
             raise _refusal(detector, f"This machine does not compute in {wish}", mend)
         elif wish == "int8":
-            pictures = await asyncio.to_thread(_read_samples, loaded.samples)
-            if len(pictures) < _LEAST_SAMPLES:
-                mend = f"Put at least {_LEAST_SAMPLES} pictures of what its cameras see into samples/, or ask for auto."
-                raise _refusal(detector, f"Of {len(pictures)} samples no int8 network can be made", mend)
-            await self._take([(loaded, detector)], wish, await self._make_file(detector, wish, pictures))
+            pictures = await asyncio.to_thread(_read_samples, loaded.samples, detector)
+            await self._take((loaded, detector), wish, await self._make_file(detector, wish, pictures))
         elif wish == "bf16":
-            await self._take([(loaded, detector)], wish, None)
+            await self._take((loaded, detector), wish, None)
 
     def observe(self, detector: YOLODetector, frame: Frame, found: Detections, region: Region | None) -> None:
-        """Keep a picture in which something was found, where one is wanted; in any thread, at no cost elsewhere."""
+        """Keep a picture that shows something new, where one is wanted; in any thread, at no cost elsewhere."""
         collection = self._by_detector.get(detector)
         if collection is None or collection.is_full or frame.time_s - collection.newest_s < _BETWEEN_PICTURES_S:
             return
-        if boxes := int((found.confidence >= detector.model.settings.min_confidence).sum()):
-            collection.newest_s = frame.time_s
+        sure = found.confidence >= detector.model.settings.min_confidence
+        xyxy = found.xyxy[sure].astype(np.float64)
+        if new := collection.count_new(detector, xyxy):
+            collection.newest_s, collection.shown[detector] = frame.time_s, xyxy
             collection.pictures.append(detector.reduced(frame, region))
-            collection.boxes += boxes
+            collection.objects += new
 
     def forget(self, detector: YOLODetector) -> None:
         """A detector is used no longer."""
         collection = self._by_detector.pop(detector, None)
         if collection is not None:
             collection.users = [user for user in collection.users if user[1] is not detector]
+            collection.shown.pop(detector, None)
 
     async def tend(self, now_s: float) -> None:
         """Judge what is full, and now and then look what other groups have found out; monotonic seconds."""
@@ -117,21 +139,25 @@ class PrecisionChoice:
             elif collection.is_full or is_time:
                 try:
                     await self._judge(use, collection)
-                except DetectorWorkerError as exc:
+                except Exception:  # noqa: BLE001 - no camera may suffer from it, nor the next collection
+                    _log.exception("%s could not be tried: it stays in f32", collection.users[0][1].model.model_id)
                     self._end_collection(use)
-                    _log.error("%s could not be tried and stays in f32: %s", collection.precision, exc)
 
     async def _settle_by_itself(
         self, loaded: LoadedPipeline, detector: YOLODetector, precision: Precision, *, is_live: bool
     ) -> None:
-        use = self._records.use_of(detector.model, self._manager.runtime.identity, precision)
-        record = await asyncio.to_thread(self._records.get, use)
-        if record is None and loaded.samples:
-            pictures = await asyncio.to_thread(_read_samples, loaded.samples)
-            record = await self._check(use, precision, (loaded, detector), _Evidence(pictures, "the archive's samples"))
+        wanted = loaded.config.wanted_classes()
+        use = self._records.use_of(detector.model, wanted, self._manager.runtime.identity, precision)
+        async with self._judging.setdefault(use, asyncio.Lock()):  # whoever comes second finds what the first found out
+            record = await asyncio.to_thread(self._records.get, use)
+            if record is None and loaded.samples and (use, loaded.sha256) not in self._undecided:
+                self._undecided.add((use, loaded.sha256))
+                pictures = await asyncio.to_thread(_read_samples, loaded.samples, detector)
+                evidence = _Evidence(pictures, "the archive's samples")
+                record = await self._check(use, precision, (loaded, detector), evidence)
         if record is not None:
             if record.is_taken:
-                await self._take([(loaded, detector)], precision, record.made_file)
+                await self._take((loaded, detector), precision, record.made_file)
         elif is_live:
             collection = self._by_use.setdefault(use, _Collection(precision))
             collection.users.append((loaded, detector))
@@ -143,14 +169,18 @@ class PrecisionChoice:
         if record is None and collection.is_full:
             evidence = _Evidence(collection.pictures, "what cameras showed")
             record = await self._check(use, collection.precision, collection.users[0], evidence)
-            collection.pictures, collection.boxes = [], 0  # of another traffic, if these were not enough
+            collection.pictures, collection.objects = [], 0  # of another traffic, if these were not enough
         if record is not None:
-            users = self._end_collection(use)
-            if record.is_taken:
-                await self._take(users, collection.precision, record.made_file)
+            for user in self._end_collection(use):
+                if record.is_taken:
+                    try:
+                        await self._take(user, collection.precision, record.made_file)
+                    except DetectorWorkerError as exc:
+                        _log.error("%s stays in f32: %s", user[1].model.model_id, exc)
 
     def _end_collection(self, use: str) -> Sequence[_User]:
-        users = tuple(self._by_use.pop(use).users)
+        collection = self._by_use.pop(use, None)
+        users = tuple(collection.users) if collection is not None else ()
         for _, detector in users:
             self.forget(detector)
         return users
@@ -188,30 +218,40 @@ class PrecisionChoice:
             _log.warning("It will be checked again, for it could not be noted: %s", exc.strerror)
         return record
 
-    async def _take(self, users: Sequence[_User], precision: Precision, made_file: str | None) -> None:
-        """Exchange the network under each detector, between two of its pictures; compiled for their sizes before."""
-        for loaded, detector in users:
-            before = detector.model
-            if before.shared.precision != precision:
-                model = await self._load(before, precision, made_file)
+    async def _take(self, user: _User, precision: Precision, made_file: str | None) -> None:
+        """Exchange the network under a detector, between two of its pictures; compiled for their sizes before."""
+        loaded, detector = user
+        before = detector.model
+        if before.shared.precision != precision:
+            model = await self._load(before, precision, made_file)
+            try:
                 await asyncio.to_thread(model.shared.compile_as, before.shared)
-                detector.use(model)
-                loaded.exchange(model)
+            except BaseException:
+                self._manager.unload_model(model)
+                raise
+            detector.use(model)
+            loaded.exchange(model)
 
     async def _make_file(self, detector: YOLODetector, precision: Precision, pictures: Sequence[Frame]) -> str | None:
         """Make what a lower precision needs of its own: for int8 a quantised network, which takes half a minute."""
         if precision != "int8":
             return None
         fed = await asyncio.to_thread(lambda: [detector.fed(picture) for picture in pictures])
-        return str(await asyncio.to_thread(self._models.quantise, detector.model, fed))
+        [(shape, _)] = Counter(one.shape for one in fed).most_common(1) or [((), 0)]
+        alike = [one for one in fed if one.shape == shape]
+        if len(alike) < _LEAST_SAMPLES:
+            mend = f"Put at least {_LEAST_SAMPLES} pictures of what its cameras see into samples/, or ask for auto."
+            raise _refusal(detector, f"Of {len(alike)} pictures of one size no int8 network can be made", mend)
+        async with self._making:
+            return str(await asyncio.to_thread(self._models.quantise, detector.model, alike))
 
     async def _load(self, model: LoadedModel, precision: Precision, made_file: str | None) -> LoadedModel:
         compiled_from = None if made_file is None else Path(made_file)
         return await self._manager.load_model(model.config, precision=precision, compiled_from=compiled_from)
 
 
-def _read_samples(paths: Sequence[Path]) -> list[Frame]:
-    """Read pictures, each bounded by its header; what is none is passed over with a warning."""
+def _read_samples(paths: Sequence[Path], detector: YOLODetector) -> list[Frame]:
+    """Read pictures, bounded by their headers and kept no larger than needed; what is none is passed over."""
     frames = []
     for number, path in enumerate(paths[:_MAX_SAMPLES]):
         try:
@@ -219,7 +259,8 @@ def _read_samples(paths: Sequence[Path]) -> list[Frame]:
         except (DamagedPictureError, DetectorWorkerError, OSError) as exc:
             _log.warning("A sample of the archive cannot be used: %s: %s", path.name, exc)
         else:
-            frames.append(Frame(picture, camera_id="", frame_id=number, time_s=0.0, captured_at=0.0))
+            frame = Frame(picture, camera_id="", frame_id=number, time_s=0.0, captured_at=0.0)
+            frames.append(detector.reduced(frame))
     return frames
 
 

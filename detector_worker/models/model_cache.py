@@ -36,18 +36,26 @@ class ModelCache:
 
     def put(self, key: ModelKey, model: SharedModel) -> None:
         """Add a network, which may be there already, and hold it once more; ModelCacheError: it can never fit."""
+        is_new = self._models.get(key) is not model
         needed, budget = self._estimate_memory(model), self._budget_bytes
-        if needed > budget:
+        if is_new and needed > budget:
             what = f"The model needs about {needed >> 20} MiB, all models may take {budget >> 20} MiB"
             mend = "Raise models.memory_budget_mb, or export a smaller model."
             raise ModelCacheError(what, where="model cache", mend=mend)
         model.holds += 1
-        is_new = self._models.pop(key, None) is not model
+        self._models.pop(key, None)
+        self._models[key] = model
         self._loads += is_new
         self._hits += not is_new
-        self._models[key] = model
-        self._evict_unused(budget)
-        self._warn_once_over_budget()
+        self.make_room()
+
+    def make_room(self) -> None:
+        """Evict what nobody holds as far as the budget wants it; warn, once, where what is held is too much."""
+        self._evict_unused(self._budget_bytes)
+        used = self.get_cache_stats().memory_bytes
+        if used > self._budget_bytes and not self._is_over_budget:
+            _LOG.warning("Models in use take %d MiB, more than models.memory_budget_mb: all of them stay", used >> 20)
+        self._is_over_budget = used > self._budget_bytes
 
     def remove(self, key: ModelKey) -> bool:
         """Drop a network that nobody holds; returns whether it was there and free."""
@@ -75,9 +83,3 @@ class ModelCache:
                 evicted += self.remove(key)
         self._evictions += evicted
         return evicted
-
-    def _warn_once_over_budget(self) -> None:
-        used = self.get_cache_stats().memory_bytes
-        if used > self._budget_bytes and not self._is_over_budget:
-            _LOG.warning("Models in use take %d MiB, more than models.memory_budget_mb: all of them stay", used >> 20)
-        self._is_over_budget = used > self._budget_bytes

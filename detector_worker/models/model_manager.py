@@ -76,6 +76,10 @@ class ModelManager:
         self._loaded.append(model)
         return model
 
+    def note_growth(self) -> None:
+        """A network was compiled for a further size: make room for it."""
+        self._cache.make_room()
+
     def get_model(self, model_id: str) -> LoadedModel | None:
         """Return the newest hold on a model of this id, without adding one."""
         return next((model for model in reversed(self._loaded) if model.model_id == model_id), None)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 import orjson
+from pydantic import TypeAdapter, ValidationError
 
 from detector_worker.models.kept_files import write_atomically
 from detector_worker.models.runtimes.runtime import Precision
@@ -36,16 +37,20 @@ class PrecisionRecord:
     """Of int8: the quantised network."""
 
 
+_RECORD: Final = TypeAdapter(PrecisionRecord)
+
+
 class PrecisionRecords:
     """One small file for each model, use and runtime. Groups may share the folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def use_of(self, model: LoadedModel, runtime: str, precision: Precision) -> str:
+    def use_of(self, model: LoadedModel, wanted: frozenset[str], runtime: str, precision: Precision) -> str:
         """Name the use of a model: whatever changes what it finds, or what is asked of it, makes another one."""
         settings, reading = model.settings, model.reading
-        use = (model.content_sha256, reading, settings.min_confidence, settings.nms, runtime, precision)
+        asked = settings.min_confidence, settings.nms, sorted(wanted)
+        use = (model.content_sha256, reading, asked, runtime, precision)
         return hashlib.sha256(repr(use).encode()).hexdigest()
 
     def get(self, use: str) -> PrecisionRecord | None:
@@ -67,6 +72,6 @@ class PrecisionRecords:
 
 def _read(path: Path) -> PrecisionRecord | None:
     try:
-        return PrecisionRecord(**orjson.loads(path.read_bytes()))
-    except (OSError, ValueError, TypeError):
+        return _RECORD.validate_json(path.read_bytes())
+    except (OSError, ValidationError):
         return None

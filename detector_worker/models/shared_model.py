@@ -109,14 +109,14 @@ class SharedModel:
                 )
             return self._compiled[size]
 
-    def _size_for(self, input_hw: Hw) -> Hw:
-        is_one_more = input_hw not in self._compiled and len(self._compiled) >= _MAX_SHAPES
-        return (max(input_hw), max(input_hw)) if is_one_more else input_hw
-
     def compile_as(self, other: "SharedModel") -> None:
         """Compile for every input size that another network has; blocks."""
         for input_hw in tuple(other._compiled):
             self.compiled(input_hw)
+
+    def _size_for(self, input_hw: Hw) -> Hw:
+        is_one_more = input_hw not in self._compiled and len(self._compiled) >= _MAX_SHAPES
+        return (max(input_hw), max(input_hw)) if is_one_more else input_hw
 
 
 @dataclass(frozen=True, eq=False)

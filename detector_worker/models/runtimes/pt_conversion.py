@@ -7,6 +7,7 @@ that it starts in a session of its own outlives the child. So it is for files th
 """
 
 import tempfile
+import threading
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
@@ -30,10 +31,11 @@ _VARIABLES: Final = {
 _MAX_BYTES: Final = 1 << 30
 
 
-def convert_pt(path: Path, target: Path, *, limits: TrialLimits) -> Path:
+def convert_pt(path: Path, target: Path, *, limits: TrialLimits, stopped: threading.Event | None = None) -> Path:
     """Run a ``.pt`` of Ultralytics in a child and write ``target``, an ONNX file with its weights inside; blocks.
 
     The caller has asked whether it may: nothing here does. The result is as strange as any model from outside.
+    ``stopped`` ends the child early.
 
     Raises:
         ConfigurationError: The extra `ultralytics` is not installed.
@@ -45,7 +47,9 @@ def convert_pt(path: Path, target: Path, *, limits: TrialLimits) -> Path:
         raise ConfigurationError(what, where=f"model {path.name}", mend=mend)
     with workshop(f"model {path.name}") as folder:
         job, made = {"path": str(path.absolute())}, folder / "room" / "model.onnx"
-        ending = run_confined(_CHILD, job, folder, limits=limits, file_bytes=_MAX_BYTES, variables=_VARIABLES)
+        ending = run_confined(
+            _CHILD, job, folder, limits=limits, file_bytes=_MAX_BYTES, variables=_VARIABLES, stopped=stopped
+        )
         if ending.fault is not None or ending.answers != [{"made": "model.onnx"}] or made.is_symlink():
             raise ending.error(f"model {path.name}", limits)
         write_atomically(target, read_contents(made)[0])

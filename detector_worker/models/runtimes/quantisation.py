@@ -1,6 +1,7 @@
 """Networks in whole numbers of 8 bits, made once from a network in floats and pictures of what it will see."""
 
 import hashlib
+import threading
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
@@ -28,6 +29,7 @@ def quantise(
     target_dir: Path,
     *,
     limits: TrialLimits,
+    stopped: threading.Event | None = None,
 ) -> Path:
     """Return the IR of a quantised network, made in a child unless it is in the folder already; blocks for minutes.
 
@@ -38,6 +40,7 @@ def quantise(
         input_hw: The size of the pictures.
         target_dir: Where results are kept, by the hash of all that they are made of.
         limits: For the child.
+        stopped: Ends it early.
 
     Raises:
         ConfigurationError: The extra `int8` is not installed.
@@ -58,7 +61,7 @@ def quantise(
         with workshop(f"model {path.name}", near=target_dir) as folder:
             np.save(folder / "pictures.npy", stacked)
             job = {"path": str(path.absolute()), "preprocessing": asdict(preprocessing)}
-            ending = run_confined(_CHILD, job, folder, limits=limits, file_bytes=1 << 30)
+            ending = run_confined(_CHILD, job, folder, limits=limits, file_bytes=1 << 30, stopped=stopped)
             if ending.fault is not None or ending.answers != [{"made": "model.xml"}]:
                 raise ending.error(f"model {path.name}", limits)
             for suffix in (".bin", ".xml"):  # whoever sees the second has the first

@@ -60,7 +60,7 @@ class ModelTrial:
     ) -> None:
         self._kept_dir, self._identity, self._limits = kept_dir, f"{runtime_identity}, {threads}/{requests}", limits
         self._runtime = {"runtime": runtime_name, "device": device, "threads": threads, "requests": requests}
-        self._stopped = threading.Event()
+        self._lock, self._stopped = threading.Lock(), threading.Event()
         self._failures: dict[str, tuple[float, ModelLoadError]] = {}
 
     def admit(self, candidates: Sequence[Candidate]) -> dict[str, int]:
@@ -91,16 +91,19 @@ class ModelTrial:
                 self._keep(one, memory_bytes)
             pending = pending[len(measured) :]
             if pending and (not measured or time.monotonic() > deadline_s):
-                self._failures[pending[0].sha256] = time.monotonic(), fault
+                with self._lock:
+                    self._failures[pending[0].sha256] = time.monotonic(), fault
                 raise fault
         return found
 
     def _raise_recent_failure(self, pending: list[Candidate]) -> None:
         oldest_s = time.monotonic() - _FAILURES_LAST_S
-        self._failures = {key: failure for key, failure in self._failures.items() if failure[0] > oldest_s}
-        for one in pending:
-            if one.sha256 in self._failures:
-                raise copy(self._failures[one.sha256][1])  # an error raised twice would keep both tracebacks
+        with self._lock:
+            for key in [key for key, failure in self._failures.items() if failure[0] <= oldest_s]:
+                del self._failures[key]
+            known = [self._failures[one.sha256][1] for one in pending if one.sha256 in self._failures]
+        if known:
+            raise copy(known[0])  # an error raised twice would keep both tracebacks
 
     def _run(self, pending: list[Candidate], seconds: float) -> tuple[list[int], ModelLoadError]:
         """Return what the first models take, and the fault of the next one."""

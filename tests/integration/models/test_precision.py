@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+import resource
 import sys
 import threading
 import time
 import zipfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
@@ -32,6 +34,8 @@ from detector_worker.engine.group import Group
 from detector_worker.engine.group_models import precision_records
 from detector_worker.engine.lane import Lane
 from detector_worker.models.precision_records import PrecisionRecord
+from detector_worker.models.runtimes.openvino_runtime import OpenVINORuntime
+from detector_worker.models.runtimes.runtime import Precision
 from detector_worker.simulator.scenes.stills import STILLS_PER_PLACE, still
 
 sys.path.append(str(Path(__file__).parents[3] / "tools"))
@@ -145,6 +149,59 @@ async def test_a_network_that_bears_bf16_gets_it_and_is_checked_once(
     (record,) = known(tmp_path / "data")
     assert record.is_taken
     assert caplog.text.count("is computed in bf16") == 1
+
+
+async def test_many_who_ask_at_once_share_one_check(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    archive = with_samples(ARCHIVE, tmp_path / "demo.mpta", scenes(16))
+    async with a_lane(tmp_path / "data", ARCHIVE) as (first, group):
+        spec = replace(first.spec, model_url=str(archive))
+        lanes = await asyncio.gather(*(group.load_lane(spec, lossless=False) for _ in range(8)))
+
+    assert {precision_of(lane.detector) for lane in lanes} == {"bf16"}
+    assert caplog.text.count("is computed in bf16") == 1
+
+
+async def test_where_the_lower_precision_cannot_be_had_the_archive_works_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    real = OpenVINORuntime.compile
+
+    def broken(self: OpenVINORuntime, path: Path, *rest: Any, precision: Precision = "f32", **more: Any) -> Any:
+        if precision == "bf16":
+            raise ModelLoadError("It cannot be compiled so", where=f"model {path.name}", mend="None.")
+        return real(self, path, *rest, precision=precision, **more)
+
+    monkeypatch.setattr(OpenVINORuntime, "compile", broken)
+    archive = with_samples(ARCHIVE, tmp_path / "demo.mpta", scenes(16))
+
+    async with a_lane(tmp_path / "data", archive) as (lane, group):
+        assert precision_of(lane.detector) == "f32"
+        assert group._models.manager.get_cache_stats().in_use == 4
+    assert "stays in f32: It cannot be compiled so" in caplog.text
+
+
+async def test_a_parked_car_counts_once_however_long_it_stands(tmp_path: Path) -> None:
+    async with a_lane(tmp_path / "data", ARCHIVE) as (lane, group):
+        choice, (picture,) = group._maker.precision, frames(scenes(1))
+        found = await asyncio.to_thread(lane.detector.detect, picture)
+        for number in range(40):
+            same = Frame(picture.bgr(), camera_id="gate", frame_id=number, time_s=10.0 * number, captured_at=0.0)
+            choice.observe(lane.detector, same, found, None)
+
+        (collection,) = choice._by_use.values()
+        assert (len(collection.pictures), collection.objects) == (1, len(found))
+
+
+async def test_large_samples_take_little_memory(tmp_path: Path) -> None:
+    large = iter([np.full((5000, 8000, 3), 90, np.uint8)] * 6)
+    archive = with_samples(ARCHIVE, tmp_path / "demo.mpta", large)
+    resource_before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+    async with a_lane(tmp_path / "data", archive) as (lane, _):
+        assert precision_of(lane.detector) == "f32"
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - resource_before) << 10
+    assert grown < 400 << 20, "six of them together are 720 MB"
 
 
 async def test_without_samples_what_the_cameras_show_decides_while_they_are_analysed(tmp_path: Path) -> None:

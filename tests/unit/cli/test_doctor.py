@@ -59,10 +59,9 @@ def test_what_is_amiss_is_told_and_exits_1(tmp_path: Path) -> None:
     assert any("models.precision is int8" in fault for fault in json.loads(text)["amiss"])
 
 
-def test_a_device_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    outcome = CliRunner().invoke(
-        _app, ["doctor", "--data-dir", str(tmp_path)], env={"DETECTOR_WORKER_MODELS__DEVICE": "coreml"}
-    )
+def test_a_device_that_is_not_there_is_amiss(tmp_path: Path) -> None:
+    code, text = told(tmp_path, MODELS__DEVICE="coreml", COLUMNS="200")
 
-    assert outcome.exception is not None
-    assert "coreml" in str(outcome.exception)
+    assert code == 1
+    assert "Amiss:" in text
+    assert "coreml" in text

@@ -22,17 +22,21 @@ class Site:
         self.holds = "old"
         self.answers = True
         self.broken: set[str] = set()
+        self.odd: set[str] = set()
+        """Cameras that can take no other archive."""
+        self.asked = 0
         self.tries: list[str] = []
-        self.lanes = {str(number): self._lane("old") for number in range(cameras)}
+        self.lanes = {str(number): self._lane("old", str(number)) for number in range(cameras)}
 
     async def current_sha256(self, url: str) -> str:
+        self.asked += 1
         if not self.answers:
             raise ModelLoadError("The server is away", where=url, mend="Wait.")
         return self.holds
 
     async def exchange(self, lane: Lane) -> None:
         self.tries.append(self.holds)
-        if self.holds in self.broken:
+        if self.holds in self.broken or lane.spec.camera_id in self.odd:
             raise ModelLoadError("It is broken", where=URL, mend="Mend it.")
         lane.loaded.sha256 = self.holds
 
@@ -50,9 +54,9 @@ class Site:
         return ArchiveWatch(cast("Any", self), self.exchange)
 
     @staticmethod
-    def _lane(sha256: str) -> Lane:
+    def _lane(sha256: str, camera_id: str, url: str = "rtsp://camera/") -> Lane:
         lane = SimpleNamespace(
-            spec=SimpleNamespace(model_url=URL),
+            spec=SimpleNamespace(model_url=URL, url=url, camera_id=camera_id),
             loaded=SimpleNamespace(sha256=sha256),
             pipeline=SimpleNamespace(model_id="gate_v1"),
         )
@@ -117,7 +121,56 @@ async def test_a_server_that_is_away_changes_nothing_and_is_told_once(caplog: py
     with counted(caplog, "The server is away") as told:
         await site.look(watch, 3)
     site.answers, site.holds = True, "new"
-    await site.look(watch)
+    await site.look(watch, 2)
 
     assert told == [1]
     assert site.in_use == {"new"}
+
+
+async def test_a_camera_that_cannot_take_it_keeps_no_other_from_it() -> None:
+    site = Site(cameras=3)
+    site.holds, site.odd = "new", {"0"}
+
+    await site.look(site.watch())
+
+    assert [lane.loaded.sha256 for lane in site.lanes.values()] == ["old", "new", "new"]
+
+
+async def test_an_address_that_gives_nothing_is_asked_ever_more_seldom() -> None:
+    site = Site()
+    watch = site.watch()
+    site.answers = False
+
+    await site.look(watch, 9)
+
+    assert site.asked == 5, "at the looks 0, 1, 2, 4 and 8"
+
+
+async def test_the_lane_of_a_file_keeps_its_archive() -> None:
+    site = Site()
+    site.lanes = {"file": site._lane("old", "file", url="")}
+    site.holds = "new"
+
+    await site.look(site.watch())
+
+    assert site.in_use == {"old"}
+
+
+async def test_an_address_that_is_slow_keeps_no_other_waiting() -> None:
+    slow = asyncio.Event()
+
+    class TwoSites(Site):
+        async def current_sha256(self, url: str) -> str:
+            if url == URL:
+                await slow.wait()
+            return await super().current_sha256(url)
+
+    site = TwoSites()
+    site.lanes["fast"] = site._lane("old", "fast")
+    cast("Any", site.lanes["fast"].spec).model_url = "https://other.example/"
+
+    with suppress(TimeoutError):
+        async with asyncio.timeout(0.15):
+            await site.watch().watch(site.lanes, every_s=0.02)
+
+    assert site.asked >= 3

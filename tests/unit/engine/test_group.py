@@ -14,6 +14,7 @@ from detector_worker.core.outbox import SavedVisit, SpoolEntry
 from detector_worker.engine.engine import SubscriptionSpec
 from detector_worker.engine.file_run import FileRun
 from detector_worker.engine.group import Group
+from detector_worker.engine.lane import Lane
 
 TOKENS = {"tokens": ["a-token-of-some-length"]}
 
@@ -102,3 +103,26 @@ async def test_a_persons_own_command_reads_any_path(tmp_path: Path, archive: Pat
     one = group(tmp_path, any_path=True, access=TOKENS)
 
     assert (await one.load_lane(spec(archive), lossless=True)).loaded.models
+
+
+async def test_a_lane_that_cannot_be_put_in_place_leaves_nothing_and_the_old_one_goes_on(
+    tmp_path: Path, archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the new model cannot be compiled for what the camera shows."""
+    one, camera = group(tmp_path), spec(archive, rtsp_url="rtsp://127.0.0.1:9/")
+    await one.start()
+    await one.start_lane(camera, saved_visits=(), session_id=None)
+    (before,) = one._lanes.values()
+    holds = len(one._models.manager._loaded)
+
+    def fail(*_: object) -> None:
+        raise ModelLoadError("It cannot be compiled", where="model", mend="None.")
+
+    monkeypatch.setattr(Lane, "make_ready_as", fail)
+    with pytest.raises(ModelLoadError):
+        await one._exchange_archive(before)
+
+    assert list(one._lanes.values()) == [before]
+    assert not before.loaded.is_closed
+    assert len(one._models.manager._loaded) == holds
+    assert await one.stop(grace_s=0) == []

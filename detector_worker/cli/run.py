@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from detector_worker.app import load_configuration, storage_for
 from detector_worker.cli.annotation import Annotator
@@ -25,6 +26,7 @@ from detector_worker.engine.engine import LaneResult
 from detector_worker.engine.file_run import FileRun
 from detector_worker.engine.lane import Analysed
 from detector_worker.engine.picture_run import PictureRun, pictures_in
+from detector_worker.models.pipeline_json.document import printable
 from detector_worker.storage.durable_storage import DurableStorage
 from detector_worker.streams.file_reader import count_frames
 from detector_worker.utils.logging import setup_logging
@@ -103,9 +105,10 @@ def _temporary_folder() -> Iterator[Path]:
 
 @contextmanager
 def _progress(video: Path, *, quiet: bool) -> "Iterator[Any]":
-    columns = (TextColumn(video.name), BarColumn(), MofNCompleteColumn(), TextColumn("frames"), TimeRemainingColumn())
+    name = TextColumn("{task.description}", markup=False)
+    columns = (name, BarColumn(), MofNCompleteColumn(), TextColumn("frames"), TimeRemainingColumn())
     with Progress(*columns, console=Console(file=sys.stderr), disable=quiet) as progress:
-        task = progress.add_task("frames", total=count_frames(video))
+        task = progress.add_task(printable(video.name), total=count_frames(video))
         yield lambda frame_id: progress.update(task, completed=frame_id)
 
 
@@ -148,11 +151,15 @@ def _print(outcome: FileRun) -> None:
         result = outcome.results.get(visit.record_id)
         branches = result.branches if result else {}
         labels = ", ".join(
-            str(value) for one in branches.values() for key, value in one.items() if key not in {"confidence", "type"}
+            printable(str(value))
+            for one in branches.values()
+            for key, value in one.items()
+            if key not in {"confidence", "type"}
         )
         status = result.status if result else "failed"
-        seen = (visit.camera_id,) if are_pictures else (f"{visit.first_s:.1f} s", f"{visit.last_s:.1f} s")
-        table.add_row(*seen, visit.class_name, labels, status)
+        seen = (printable(visit.camera_id),) if are_pictures else (f"{visit.first_s:.1f} s", f"{visit.last_s:.1f} s")
+        # Names come from archives and files: neither markup nor control characters of theirs reach the terminal.
+        table.add_row(*map(Text, (*seen, printable(visit.class_name), labels, status)))
     Console().print(table)
     rate = outcome.frames / outcome.seconds if outcome.seconds else 0.0
     typer.echo(f"{outcome.frames} frames ({outcome.analysed} analysed) in {outcome.seconds:.1f} s: {rate:.1f} frames/s")

@@ -8,6 +8,7 @@ from detector_worker.communication.reports import stream_status
 from detector_worker.communication.requests import parse_payload, parse_request, refused, subscription_spec
 from detector_worker.core.addresses import NetworkPolicy
 from detector_worker.core.exceptions import (
+    ArchiveDownloadError,
     DetectorWorkerError,
     MessageProcessingError,
     ModelCacheError,
@@ -152,6 +153,8 @@ def _error_reply(kind: MessageType | None, error: DetectorWorkerError) -> Reply:
             field = error.field
         case ModelCacheError():
             code = ErrorCode.LIMIT_EXCEEDED
+        case ArchiveDownloadError():
+            code = ErrorCode.DOWNLOAD_FAILED
         case ModelError() | PipelineError():
             code = ErrorCode.ARCHIVE_INVALID
         case _:

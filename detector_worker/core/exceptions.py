@@ -9,6 +9,7 @@
     │   └── StreamTimeoutError
     ├── ModelError
     │   ├── ModelLoadError
+    │   │   └── ArchiveDownloadError
     │   └── ModelCacheError
     ├── PipelineError
     │   ├── ActionExecutionError
@@ -27,6 +28,7 @@ from typing import Self
 
 __all__ = [
     "ActionExecutionError",
+    "ArchiveDownloadError",
     "BranchExecutionError",
     "ConfigurationError",
     "ConnectionError",
@@ -82,6 +84,10 @@ class ModelError(DetectorWorkerError):
 
 class ModelLoadError(ModelError):
     """A model or its archive could not be read, understood or compiled."""
+
+
+class ArchiveDownloadError(ModelLoadError):
+    """An archive cannot be had from its address; nothing is known of the archive itself."""
 
 
 class ModelCacheError(ModelError):

@@ -92,6 +92,8 @@ class Group:
         for lane in self._lanes.values():
             self.unschedule(lane)
         left = await self._runs.finish(timeout_s=grace_s)
+        for lane in self._lanes.values():
+            self._maker.retire(lane)
         return left + await asyncio.to_thread(self._scheduler.stop)
 
     async def start_lane(

@@ -10,6 +10,7 @@ import uuid_utils
 
 from detector_worker.core.clock import Clock
 from detector_worker.core.config import Configuration
+from detector_worker.core.exceptions import MessageProcessingError
 from detector_worker.core.outbox import Outbox
 from detector_worker.detection.visits import VisitTracker
 from detector_worker.detection.yolo_detector import YOLODetector
@@ -73,6 +74,7 @@ class LaneMaker:
         Raises:
             DetectorWorkerError: The archive cannot be used.
         """
+        self._check_precision(spec)
         loaded = await self._models.loader.load_from_url(spec.model_url)
         pipeline = loaded.config
         with ExitStack() as undo:
@@ -102,6 +104,17 @@ class LaneMaker:
             )
             undo.pop_all()
         return lane
+
+    def _check_precision(self, spec: SubscriptionSpec) -> None:
+        offered = ("auto", "f32", *self._models.lower_precisions)
+        if spec.options.precision not in {None, *offered}:
+            raise MessageProcessingError(
+                f"This machine does not compute in {spec.options.precision}",
+                where=f"subscription {spec.subscription_id}",
+                mend=f"It offers {', '.join(offered)}; int8 needs the extra `int8`, bf16 a processor that has it.",
+                code="invalid_field",
+                field="options.precision",
+            )
 
     def retire(self, lane: Lane) -> None:
         """Take back what was made for a lane that is fed no longer, once its runs have ended."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from detector_worker.models.pipeline_config import OutputLayout
+from detector_worker.models.pipeline_json.document import printable
 from detector_worker.models.runtimes.runtime import Hw, ModelSpec
 
 __all__ = ["FITS", "Fit", "ModelNotes", "Rank", "place_count"]
@@ -211,7 +212,8 @@ def _noted_names(text: str) -> dict[int, str]:
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return {}
     pairs = noted.items() if isinstance(noted, dict) else enumerate(noted) if isinstance(noted, list) else ()
-    return {int(key): name[:200] for key, name in pairs if _is_class_id(key) and isinstance(name, str) and name}
+    # A model is from outside like its archive: nothing that a terminal or a log would obey.
+    return {int(key): printable(name) for key, name in pairs if _is_class_id(key) and isinstance(name, str) and name}
 
 
 def _is_class_id(key: object) -> bool:

@@ -4,11 +4,13 @@ Where a name in the file is camelCase it is an alias. Action *settings* live her
 action *behaviour* is in `pipeline.action_executor`.
 """
 
+import unicodedata
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Final, Literal
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
+from pydantic_core import PydanticCustomError
 
 OutputLayout = Literal[
     "yolov5",
@@ -23,7 +25,17 @@ OutputLayout = Literal[
     "textSlots",
     "textCtc",
 ]
-ClassName = Annotated[str, Field(min_length=1, max_length=200)]
+_INVISIBLE: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+
+
+def _visible(name: str) -> str:
+    """Refuse what would steer a terminal, or make two names look alike."""
+    if any(unicodedata.category(char) in _INVISIBLE for char in name):
+        raise PydanticCustomError("invisible", "a name without control characters")
+    return name
+
+
+ClassName = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_visible)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -74,7 +86,7 @@ class NmsConfig(_Settings):
 class ModelSettings(_Settings):
     """What the pipeline's detector and each branch have in common."""
 
-    model_id: Annotated[str, Field(min_length=1, max_length=200)]
+    model_id: Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_visible)]
     """Names the model's results in templates: {modelId.resultField}."""
     model_file: Annotated[str, Field(min_length=1, max_length=500)]
     """Path within the archive: .onnx, or .xml with its .bin beside it."""
@@ -149,7 +161,7 @@ class Condition(_SnakeSettings):
 class _Action(_SnakeSettings):
     offers: ClassVar[tuple[str, ...]] = ()
     """What later templates may name of it, as ``<result_name>.<offer>``."""
-    id: str | None = None
+    id: Annotated[str, AfterValidator(_visible)] | None = None
     """Names the action's results in templates; default: its type. Two actions of one type need it."""
     when: Condition | None = None
     """The action is carried out only where this holds."""

@@ -2,24 +2,25 @@
 
 import asyncio
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from detector_worker.core.exceptions import ModelLoadError
+from detector_worker.core.exceptions import ModelError, ModelLoadError
 from detector_worker.models.archives.archive_source import ArchiveSource, FetchedArchive
 from detector_worker.models.model_manager import LoadedModel, ModelConfig, ModelManager
 from detector_worker.models.pipeline_config import PipelineConfig
 from detector_worker.models.pipeline_json.checks import checked_pipeline, class_faults
 from detector_worker.models.pipeline_json.document import read_content
-from detector_worker.models.pipeline_json.doubts import pipeline_warnings
+from detector_worker.models.pipeline_json.doubts import class_doubts, pipeline_warnings
 from detector_worker.models.pipeline_json.parser import ExaminedPipeline, examine_pipeline, refuse
 
 __all__ = ["LoadedPipeline", "PipelineLoader"]
 
 _FILE: Final = "pipeline.json"
 _SAMPLES: Final = "samples"
+_MAX_FAULTS: Final = 5
 _PICTURES: Final = frozenset({".jpg", ".jpeg", ".png"})
 
 
@@ -94,14 +95,14 @@ class PipelineLoader:
             folder = await asyncio.to_thread(self._extract_archive, fetched)
             examined = await asyncio.to_thread(self._parse_config, folder)
             config = await asyncio.to_thread(self._validate_pipeline, examined, folder, fetched.where)
-            models = await self._load_models(config, folder, undo)
+            models = await self._load_models(config, folder, undo, fetched.where)
             refuse(class_faults(config, models), fetched.where)
             return LoadedPipeline(
                 config,
                 fetched.sha256,
                 await asyncio.to_thread(_sample_pictures, folder),
                 models,
-                (*fetched.warnings, *examined.warnings, *pipeline_warnings(config)),
+                (*fetched.warnings, *examined.warnings, *pipeline_warnings(config), *class_doubts(config, models)),
                 self._manager.unload_model,
                 undo.pop_all(),
             )
@@ -121,15 +122,30 @@ class PipelineLoader:
     def _validate_pipeline(self, examined: ExaminedPipeline, folder: Path, where: str) -> PipelineConfig:
         return checked_pipeline(examined, folder, where=where, allow_pickle=self._convert is not None)
 
-    async def _load_models(self, config: PipelineConfig, folder: Path, undo: ExitStack) -> dict[str, LoadedModel]:
-        every = (config, *config.all_branches().values())
-        wanted = [ModelConfig(await self._readable(folder / settings.model_file), settings) for settings in every]
-        await self._manager.admit(wanted)
+    async def _load_models(
+        self, config: PipelineConfig, folder: Path, undo: ExitStack, where: str
+    ) -> dict[str, LoadedModel]:
+        every = {"pipeline": config, **config.all_branches()}
+        wanted = [ModelConfig(await self._readable(folder / one.model_file), one) for one in every.values()]
+        with suppress(ModelLoadError):  # each is asked again, so that all that are refused are named
+            await self._manager.admit(wanted)
         models: dict[str, LoadedModel] = {}
-        for one in wanted:
-            model = await self._manager.load_model(one)
+        faults: list[ModelError] = []
+        for path, one in zip(every, wanted, strict=True):
+            try:
+                model = await self._manager.load_model(one)
+            except ModelError as exc:
+                faults.append(type(exc)(exc.what, where=f"{exc.where}, {path}", mend=exc.mend))
+                if len(faults) >= _MAX_FAULTS:  # each may have cost a trial
+                    break
+                continue
             undo.callback(self._manager.unload_model, model)
             models[model.model_id] = model
+        if len(faults) > 1:
+            what = "\nand ".join(f"{fault.what} [{fault.where}]" for fault in faults)
+            raise ModelLoadError(what, where=where, mend=faults[0].mend)
+        if faults:
+            raise faults[0]
         return models
 
     async def _readable(self, path: Path) -> Path:

@@ -6,8 +6,10 @@ from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
 from support.tiny_models import (
+    answering_model,
     tiny_classifier,
     tiny_detector,
     tiny_pipeline,
@@ -69,6 +71,78 @@ def test_new_gives_a_text_model_an_alphabet_of_its_size(tmp_path: Path, models: 
     branches = json.loads((tmp_path / "gate" / "pipeline.json").read_text())["pipeline"]["branches"]
     assert [branch["output"] for branch in branches] == ["text", "logits"]
     assert all(len(branch["alphabet"]) == 4 and branch["outputLayout"] == "textSlots" for branch in branches)
+    assert branches[0]["alphabet"][0] == "<0>"
+    assert "plate_text: 4 symbols (alphabet): made-up" in result.stdout
+    assert "plate_text: sees the whole object (cropClass)" in result.stdout
+
+
+def test_new_writes_down_and_tells_what_no_model_says(tmp_path: Path, models: Path) -> None:
+    (models / "x.onnx").write_bytes(answering_model({"out": np.zeros((1, 84, 7))}))  # YOLOX of two classes
+
+    result = call("new", tmp_path / "gate", "--detector", models / "x.onnx", "--classifier", models / "colour.onnx")
+
+    assert result.exit_code == 0, result.output
+    pipeline = json.loads((tmp_path / "gate" / "pipeline.json").read_text())["pipeline"]
+    assert pipeline["input"] == {"color": "bgr", "scale": 1.0, "letterbox": "topLeft"}
+    assert pipeline["branches"][0]["input"] == {"color": "rgb", "scale": 1 / 255, "letterbox": "none"}
+    listed = result.stdout.split("Guessed, check before use:\n")[1].splitlines()
+    guesses = [line.strip() for line in listed if line.startswith("  ")]
+    assert guesses == [
+        "x: pixels (input): BGR 0..255, letterboxed at the top left",
+        "x: names of 2 of 2 classes (classes): class_0, class_1, ...",
+        "colour_hue: pixels (input): RGB 0..1, stretched",
+        "colour_hue: names of 3 of 3 classes (classes): class_0, class_1, ...",
+        "colour_tone: pixels (input): RGB 0..1, stretched",
+        "colour_tone: names of 2 of 2 classes (classes): class_0, class_1, ...",
+    ]
+    readme = (tmp_path / "gate" / "README.md").read_text()
+    assert all(f"- {guess}\n" in readme for guess in guesses)
+    assert "all results are alike" in readme
+
+
+def test_new_tells_no_guess_where_the_exporter_says_all(tmp_path: Path, models: Path) -> None:
+    noted = {"author": "Ultralytics", "names": "{0: 'car', 1: 'van'}"}
+    (models / "x.onnx").write_bytes(answering_model({"out": np.zeros((1, 6, 84))}, metadata=noted))
+
+    result = call("new", tmp_path / "gate", "--detector", models / "x.onnx")
+
+    assert result.exit_code == 0, result.output
+    assert "Guessed" not in result.stdout + (tmp_path / "gate" / "README.md").read_text()
+
+
+def test_new_makes_up_no_classes_where_not_even_their_number_is_known(tmp_path: Path, models: Path) -> None:
+    (models / "ssd.onnx").write_bytes(answering_model({"out": np.zeros((1, 1, 200, 7))}))
+
+    result = call("new", tmp_path / "gate", "--detector", models / "ssd.onnx")
+
+    assert result.exit_code == 0, result.output
+    pipeline = json.loads((tmp_path / "gate" / "pipeline.json").read_text())["pipeline"]
+    assert not {"classes", "expectedClasses"} & set(pipeline)
+    assert "ssd: classes: the model does not say how many it has" in result.stdout
+
+
+def test_new_leaves_an_alphabet_of_unknown_size_to_whoever_knows_it(tmp_path: Path, models: Path) -> None:
+    (models / "lpr.onnx").write_bytes(answering_model({"ids": np.full((1, 88), -1)}))
+
+    result = call("new", tmp_path / "gate", "--detector", models / "cars v2.onnx", "--ocr", models / "lpr.onnx")
+
+    assert result.exit_code == 0, result.output
+    assert "lpr: alphabet is MISSING" in result.stdout
+    refused = call("validate", tmp_path / "gate")
+    assert refused.exit_code == 2
+    assert "the archive has no alphabet" in refused.stderr
+
+
+def test_new_lets_a_text_model_see_the_plates_that_are_found(tmp_path: Path, models: Path) -> None:
+    noted = {"names": "{0: 'car', 1: 'License Plate'}"}
+    (models / "x.onnx").write_bytes(answering_model({"out": np.zeros((1, 6, 84))}, metadata=noted))
+
+    result = call("new", tmp_path / "gate", "--detector", models / "x.onnx", "--ocr", models / "plate.onnx")
+
+    assert result.exit_code == 0, result.output
+    branches = json.loads((tmp_path / "gate" / "pipeline.json").read_text())["pipeline"]["branches"]
+    assert all((branch["crop"], branch["cropClass"]) == (True, "License Plate") for branch in branches)
+    assert "cropClass" not in result.stdout
 
 
 def test_new_without_models_is_a_template_with_its_explanation(tmp_path: Path) -> None:
@@ -111,6 +185,30 @@ def test_pack_makes_the_same_archive_each_time(tmp_path: Path, folder: Path) -> 
     assert sha256(content).hexdigest() in first.stdout
 
 
+def test_pack_tells_what_it_leaves_out(tmp_path: Path, folder: Path) -> None:
+    (folder / ".env").write_text("TOKEN=canary")
+    (folder / "notes\x1b[31m.txt").write_text("canary")
+
+    result = call("pack", folder)
+
+    assert result.exit_code == 0, result.output
+    assert "left out: .env, notes\N{REPLACEMENT CHARACTER}[31m.txt\n" in result.stderr
+    assert b"canary" not in (tmp_path / "gate.mpta").read_bytes()
+
+
+@pytest.mark.parametrize("fault", ["key", "output"])
+def test_pack_hands_on_no_key_and_packs_nothing_into_itself(tmp_path: Path, folder: Path, fault: str) -> None:
+    target = folder / "gate.mpta" if fault == "output" else tmp_path / "gate.mpta"
+    if fault == "key":
+        call("sign", tmp_path / "tiny.mpta", "--key", folder / "site.key", "--new-key")
+
+    result = call("pack", folder, "--output", target)
+
+    assert result.exit_code == 2
+    assert {"key": "private key: 'site.key'", "output": "in the folder that is packed"}[fault] in result.stderr
+    assert not target.exists()
+
+
 def test_pack_writes_nothing_where_the_folder_is_broken(tmp_path: Path, folder: Path) -> None:
     (folder / "pipeline.json").write_text(json.dumps(tiny_pipeline(minConfidense=1)))
 
@@ -134,6 +232,7 @@ def test_what_was_signed_is_verified_and_what_was_changed_is_not(tmp_path: Path,
     changed = call("verify", archive, "--trust", public)
     assert changed.exit_code == 2
     assert "changed after it was signed" in changed.stderr
+    assert "mpta sign" not in changed.stderr
 
 
 def test_pack_signs_too(tmp_path: Path, folder: Path) -> None:

@@ -62,6 +62,21 @@ def test_each_picture_of_a_folder_that_shows_something_is_a_visit(folder: Path) 
     assert {"a.png", "red", "1 visits"} <= {text.strip() for line in shown.splitlines() for text in line.split("│")}
 
 
+def test_names_of_classes_and_pictures_do_nothing_to_the_terminal(folder: Path) -> None:
+    picture = "a{x}[red]\x1b[31m.png"
+    (folder / picture).write_bytes(cv2.imencode(".png", squares_image({(100, 60): "red"}))[1].tobytes())
+    names = ["red[/x]", "green", "blue"]
+    write_tiny_mpta(folder / "tiny.mpta", classes=names, triggerClasses=[], expectedClasses=names)
+
+    result = call(*COMMAND, "run", picture, "--mpta", "tiny.mpta", cwd=folder)
+
+    assert result.returncode == 0, result.stderr
+    assert "red[/x]" in result.stdout
+    assert "a{x}[red]\\x1b" in result.stdout
+    assert "a{x}[red]\\x1b" in result.stderr
+    assert "\x1b" not in result.stdout + result.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [

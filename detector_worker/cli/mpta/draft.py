@@ -1,4 +1,8 @@
-"""A first ``pipeline.json`` for some models: a record and a picture of each visit, and a branch for each classifier."""
+"""A first ``pipeline.json`` for some models: a record and a picture of each visit, and a branch for each classifier.
+
+What a model does not say of itself is assumed, written down where it can be changed, and told: a wrong guess of its
+pixels breaks nothing, it only makes nonsense of every answer.
+"""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -9,8 +13,9 @@ from typing import Any, Final, Literal
 
 from detector_worker.core.exceptions import ModelLoadError
 from detector_worker.models.model_reading import ModelReading, read_model
+from detector_worker.models.output_shapes import ModelNotes
 from detector_worker.models.pipeline_config import BranchConfig, ModelSettings
-from detector_worker.models.runtimes.runtime import InferenceRuntime, ModelSpec
+from detector_worker.models.runtimes.runtime import InferenceRuntime, ModelSpec, Preprocessing
 
 __all__ = ["ModelFile", "draft_pipeline", "model_parts", "sample_parts"]
 
@@ -20,6 +25,8 @@ Part = dict[str, Any]
 
 _ALPHABET: Final = [*digits, *ascii_uppercase]
 _MANY: Final = 12
+_PLATE: Final = re.compile(r"plate|licen[cs]e", re.IGNORECASE)
+_PLACES: Final = {"center": "letterboxed in the middle", "topLeft": "letterboxed at the top left", "none": "stretched"}
 _HW: Final[dict[ModelType, tuple[int, int]]] = {"detection": (384, 640), "classification": (224, 224), "ocr": (64, 128)}
 
 
@@ -38,21 +45,28 @@ def sample_parts() -> list[Part]:
     return [detector, kind]
 
 
-def model_parts(files: Sequence[ModelFile], runtime: InferenceRuntime) -> list[Part]:
+def model_parts(files: Sequence[ModelFile], runtime: InferenceRuntime) -> tuple[list[Part], list[str]]:
     """Read models as a worker would, and write down what they say; one of several outputs that fit is a part each.
+
+    Returns:
+        The parts, and a line for each thing in them that the model did not say. A text model whose shapes do not tell
+        how many symbols it knows is left without ``alphabet``, and is refused until it has one.
 
     Raises:
         ModelLoadError: One cannot be read, or in no known way.
     """
-    parts = list[Part]()
+    parts, guesses, names = list[Part](), list[str](), dict[str, int]()
     for file in files:
         spec = runtime.read_spec(file.path, input_hw=_HW[file.model_type])
-        parts += [_described(part, spec) for part in _readable(file, spec)]
-    names: dict[str, int] = {}
-    for part in parts:
-        count = names[part["modelId"]] = names.get(part["modelId"], 0) + 1
-        part["modelId"] += f"_{count}" if count > 1 else ""
-    return parts
+        for read, reading in _readable(file, spec):
+            part, guessed = _described(read, reading, spec)
+            if file.model_type == "ocr":
+                guessed += _crop_plate(part, parts[0] if parts else {})
+            count = names[part["modelId"]] = names.get(part["modelId"], 0) + 1
+            part["modelId"] += f"_{count}" if count > 1 else ""
+            parts.append(part)
+            guesses += (f"{part['modelId']}: {guess}" for guess in guessed)
+    return parts, guesses
 
 
 def draft_pipeline(name: str, parts: Sequence[Part]) -> dict[str, Any]:
@@ -116,18 +130,62 @@ def _with_alphabets(part: Part, spec: ModelSpec) -> Iterator[Part]:
         yield part
         return
     sizes = {shape[-1]: None for shape in spec.outputs.values() if 1 < shape[-1] <= 20_000}
-    for size in (*sizes, len(_ALPHABET)):
-        named = [*_ALPHABET, *(f"<{number}>" for number in range(len(_ALPHABET), size))][: size - 1]
+    for size in (*sizes, len(_ALPHABET) + 1):
+        # Made-up symbols show in every result; digits and letters would look like an answer.
+        named = _ALPHABET if size == len(_ALPHABET) + 1 else [f"<{number}>" for number in range(size - 1)]
         for blank in ("_", ""):
             yield part | {"alphabet": [*named, blank]}
 
 
-def _described(read: tuple[Part, ModelReading], spec: ModelSpec) -> Part:
-    part, reading = read
-    described = part | {"outputLayout": reading.layout}
+def _described(read: Part, reading: ModelReading, spec: ModelSpec) -> tuple[Part, list[str]]:
+    """Return a model's keys with all that was assumed of it, and what of them it did not say."""
+    part, guessed = read | {"outputLayout": reading.layout, "input": _input(reading, spec)}, list[str]()
+    if spec.metadata.get("author") != "Ultralytics":  # whose exports all want the same pixels
+        guessed.append(_pixels(reading, spec))
     if part["modelType"] != "ocr":
-        described["classes"] = list(reading.class_names)
-    return described
+        return part, guessed + _name_classes(part, reading, spec)
+    if reading.layout == "textIndex":
+        del part["alphabet"]
+        missing = "alphabet is MISSING (validate refuses it so): give the model's symbols in the order of its ids"
+        return part, [*guessed, missing]
+    symbols = "0-9 A-Z" if part["alphabet"][:-1] == _ALPHABET else "made-up symbols <0>, <1>, ..."
+    blank = "'_' for no symbol" if reading.layout == "textSlots" else "'' for the blank, which many models have first"
+    other = "; textSlots, where it may be textCtc (outputLayout)" if reading.layout == "textSlots" else ""
+    return part, [*guessed, f"{len(part['alphabet'])} symbols (alphabet): {symbols}, at the end {blank}{other}"]
+
+
+def _input(reading: ModelReading, spec: ModelSpec) -> Part:
+    pixels, usual = reading.preprocessing, Preprocessing()
+    found: Part = {"color": pixels.color} | ({} if spec.takes_bytes else {"scale": pixels.scale})
+    found |= {key: list(getattr(pixels, key)) for key in ("mean", "std") if getattr(pixels, key) != getattr(usual, key)}
+    return found | {"letterbox": reading.letterbox}
+
+
+def _pixels(reading: ModelReading, spec: ModelSpec) -> str:
+    pixels, usual = reading.preprocessing, Preprocessing()
+    span = "as bytes" if spec.takes_bytes else f"0..{255 * pixels.scale:g}"
+    spread = "" if (pixels.mean, pixels.std) == (usual.mean, usual.std) else " less mean, by std"
+    return f"pixels (input): {pixels.color.upper()} {span}{spread}, {_PLACES[reading.letterbox]}"
+
+
+def _name_classes(part: Part, reading: ModelReading, spec: ModelSpec) -> list[str]:
+    """Write down a model's classes, unless even their number would be made up."""
+    noted, count = ModelNotes.of(spec.metadata).names, len(reading.class_names)
+    named_once = read_model(_settings(part | {"classes": ["any"]}), spec).class_names
+    if not noted and len(named_once) != count:
+        return ["classes: the model does not say how many it has; name them in the order of its ids"]
+    part["classes"] = list(reading.class_names)
+    unnamed = sum(class_id not in noted for class_id in range(count))
+    return [f"names of {unnamed} of {count} classes (classes): class_0, class_1, ..."] if unnamed else []
+
+
+def _crop_plate(part: Part, detector: Part) -> list[str]:
+    """Let a text reader see the plates that the detector finds, if it finds any."""
+    plates = [name for name in detector.get("classes", ()) if name and _PLATE.search(name)]
+    if not plates:
+        return ["sees the whole object (cropClass): the detector has no class that is called a plate"]
+    part["cropClass"] = plates[0]
+    return []
 
 
 def _settings(part: Part) -> ModelSettings:

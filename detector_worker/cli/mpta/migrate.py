@@ -8,6 +8,7 @@ from typing import Annotated, Final
 import typer
 
 from detector_worker.cli.mpta.loading import exit_2_if_broken, new_loader, scratch_folder
+from detector_worker.cli.mpta.shipping import say_left_out
 from detector_worker.cli.mpta.texts import pipeline_text
 from detector_worker.cli.mpta.validate import Verdict, judge, say
 from detector_worker.core.exceptions import ModelLoadError
@@ -45,7 +46,7 @@ def migrate(
         file = _pipeline_file(root, source.name)
         document, changes = migrate_pipeline(read_content(file), where=f"archive {source.name!r}")
         file.write_text(pipeline_text(document), encoding="utf-8")
-        pack_archive(root, target)
+        say_left_out(pack_archive(root, target).left_out)
     for change in changes:
         typer.echo(f"  {change}")
     typer.echo(f"{target}: {len(changes)} changes")

@@ -3,20 +3,23 @@
 import asyncio
 import base64
 import binascii
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
+from detector_worker.cli.mpta.description import shown
 from detector_worker.cli.mpta.loading import exit_2_if_broken, new_loader
 from detector_worker.cli.mpta.validate import Verdict, judge, say
 from detector_worker.core.exceptions import ConfigurationError, ModelLoadError
 from detector_worker.models.archives import signatures
 from detector_worker.models.archives.packing import pack_archive
 
-__all__ = ["pack", "sign", "verify"]
+__all__ = ["pack", "say_left_out", "sign", "verify"]
 
 _Archive = Annotated[Path, typer.Argument(help="The archive.", exists=True, dir_okay=False)]
+_MAX_TOLD: Final = 10
 
 
 def pack(
@@ -25,6 +28,8 @@ def pack(
     key: Annotated[Path | None, typer.Option("--sign", help="Private key to sign with.", exists=True)] = None,
 ) -> None:
     """Check a folder as `validate` does, and make an archive of it: the same files always give the same bytes.
+
+    Only pipeline.json, its schema, a README, models and samples are packed; what is left out is told.
 
     Example: detector-worker mpta pack gate --output gate.mpta --sign site.key
     """
@@ -35,9 +40,18 @@ def pack(
     if not verdict.is_valid:
         raise typer.Exit(2)
     with exit_2_if_broken(ConfigurationError):
-        typer.echo(f"{target}: sha256 {pack_archive(folder, target)}")
+        made = pack_archive(folder, target)
+        say_left_out(made.left_out)
+        typer.echo(f"{target}: sha256 {made.sha256}")
         if key is not None:
             typer.echo(f"{signatures.sign(target, key)}: signed by {signatures.public_key_text(key)}")
+
+
+def say_left_out(names: Sequence[str]) -> None:
+    """Tell on standard error what was not packed, the first of many."""
+    if names:
+        more = f", … ({len(names)} in all)" if len(names) > _MAX_TOLD else ""
+        typer.echo(f"left out: {', '.join(shown(name) for name in names[:_MAX_TOLD])}{more}", err=True)
 
 
 def sign(

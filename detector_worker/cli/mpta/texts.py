@@ -1,14 +1,14 @@
 """The files that commands write for people and editors."""
 
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from detector_worker.models.pipeline_json.schema import pipeline_schema
 
-__all__ = ["README", "pipeline_text", "schema_text"]
+__all__ = ["pipeline_text", "readme_text", "schema_text"]
 
-README = """\
+_README: Final = """\
 # An archive in the making
 
 `pipeline.json` says what is done with what the models see; an editor that knows JSON Schema helps to write it, by
@@ -28,6 +28,24 @@ README = """\
 Then: `detector-worker mpta validate .` says what is wrong, `detector-worker mpta pack .` makes the archive, and
 `detector-worker mpta inspect ARCHIVE --svg FILE` draws it.
 """
+_GUESSED: Final = """
+## Guessed, check before use
+
+The models do not say this of themselves:
+
+{guesses}
+
+Wrong pixels break nothing, they make nonsense: all results are alike, confidences are low, or nothing is found. Then
+ask whoever trained the model, and set in its `input`: `color` (`rgb` or `bgr`); `scale` (1 for values 0..255,
+0.00392157 for 0..1); `mean` and `std` where it was trained with them; `letterbox` (`center`, `topLeft`, or `none`:
+stretched).
+"""
+
+
+def readme_text(guesses: Sequence[str]) -> str:
+    """Return what stands beside a first ``pipeline.json``, with what was only guessed in it."""
+    listed = "\n".join(f"- {guess}" for guess in guesses)
+    return _README + (_GUESSED.format(guesses=listed) if guesses else "")
 
 
 def schema_text() -> str:

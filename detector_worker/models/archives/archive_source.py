@@ -18,7 +18,7 @@ from detector_worker.core.addresses import Address, NetworkPolicy
 from detector_worker.core.exceptions import ConfigurationError, ModelLoadError
 from detector_worker.models.archives.archive_cache import ArchiveCache, KnownSource
 from detector_worker.models.archives.archive_store import COPY, ArchiveStore, FetchedArchive
-from detector_worker.models.archives.download import Downloads, ServerUnavailableError, Validators
+from detector_worker.models.archives.download import Downloads, NotThereError, ServerUnavailableError, Validators
 from detector_worker.models.archives.signatures import (
     MAX_SIGNATURE_BYTES,
     open_regular,
@@ -36,6 +36,7 @@ _MAX_REMEMBERED: Final = 1024
 _SETTLED_NS: Final = 2_000_000_000
 """A file changed less than this ago may change once more without another time stamp."""
 _POLL_S: Final = 0.05
+_UNSIGNED: Final = "The archive is not signed; only signed ones are opened here"
 
 
 class ArchiveSource:
@@ -139,8 +140,7 @@ class ArchiveSource:
         try:
             return read_regular(signature_path(path), MAX_SIGNATURE_BYTES)
         except OSError as exc:
-            what, mend = "The archive is not signed; only signed ones are opened here", "Put its .sig file beside it."
-            raise ModelLoadError(what, where=where, mend=mend) from exc
+            raise ModelLoadError(_UNSIGNED, where=where, mend="Put its .sig file beside it.") from exc
 
     async def _fetch_remote(self, address: Address, where: str) -> FetchedArchive:
         name = hashlib.sha256(address.secret().encode()).hexdigest()
@@ -184,16 +184,19 @@ class ArchiveSource:
                 told = await self._downloads.fetch(address, file, part="archive", max_bytes=max_bytes, known=validators)
             if told is None and known is not None:
                 return known.fetched.share()
-            signature = await self._signature_at(address)
+            signature = await self._signature_at(address, where)
             work = partial(self._admit_download, beside, signature, where, name, told or Validators())
             return await _to_the_end(work)
 
-    async def _signature_at(self, address: Address) -> bytes:
+    async def _signature_at(self, address: Address, where: str) -> bytes:
         if not self._trusted_keys:
             return b""
         path, question_mark, query = address.secret().partition("?")
         beside, content = Address.parse(f"{path}.sig{question_mark}{query}", _SCHEMES), io.BytesIO()
-        await self._downloads.fetch(beside, content, part="signature", max_bytes=MAX_SIGNATURE_BYTES)
+        try:
+            await self._downloads.fetch(beside, content, part="signature", max_bytes=MAX_SIGNATURE_BYTES)
+        except NotThereError as exc:
+            raise ModelLoadError(_UNSIGNED, where=where, mend=f"Put its .sig file at {beside}.") from exc
         return content.getvalue()
 
     @asynccontextmanager

@@ -9,21 +9,26 @@ import aiohttp
 from yarl import URL
 
 from detector_worker.core.addresses import Address, NetworkPolicy, check_if_numeric
-from detector_worker.core.exceptions import ModelLoadError
+from detector_worker.core.exceptions import ArchiveDownloadError, ModelLoadError
 from detector_worker.core.http_client import new_session
 
-__all__ = ["Downloads", "ServerUnavailableError", "Validators"]
+__all__ = ["Downloads", "NotThereError", "ServerUnavailableError", "Validators"]
 
 _Part = Literal["archive", "signature"]
 _CHUNK_BYTES: Final = 1 << 20
 _SCHEMES: Final = frozenset({"http", "https"})
 _MAX_REDIRECTS: Final = 3
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+_ABSENT: Final = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.GONE})
 _PASSING: Final = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS})
 
 
-class ServerUnavailableError(ModelLoadError):
+class ServerUnavailableError(ArchiveDownloadError):
     """The server did not answer, or could not just now: a copy that was fetched from there before may be used."""
+
+
+class NotThereError(ArchiveDownloadError):
+    """The server says that it has no such file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +66,9 @@ class Downloads:
 
         Raises:
             ServerUnavailableError: The server cannot be reached, is too slow, or says that it cannot answer now.
-            ModelLoadError: It answers otherwise, or the file is too large or cannot be stored.
+            NotThereError: It has no such file.
+            ArchiveDownloadError: It answers otherwise.
+            ModelLoadError: The file is too large or cannot be stored.
             MessageProcessingError: The address, or where it redirects to, is one where the worker must not connect.
         """
         try:
@@ -119,7 +126,9 @@ class _Request:
             what, mend = f"was asked for, and the server answered {status}", "Check its server."
             raise ServerUnavailableError(f"The {self.part} {what}", where=str(self.address), mend=mend)
         if status != HTTPStatus.OK:
-            raise self._failure(f"was asked for, and the server answered {status}")
+            what, mend = f"was asked for, and the server answered {status}", "Check the address, and what lies there."
+            kind = NotThereError if status in _ABSENT else ArchiveDownloadError
+            raise kind(f"The {self.part} {what}", where=str(self.address), mend=mend)
         if encoding.strip().lower() != "identity":
             raise self._failure("was sent compressed although that was not asked for")
         await self._store(response, sink)

@@ -34,7 +34,7 @@ __all__ = [
 MAX_SIGNATURE_BYTES: Final = 1024
 _MAX_KEY_BYTES: Final = 16 << 10
 _MAX_ARCHIVE_BYTES: Final = 4 << 30
-_SIGN: Final = "Sign it with: detector-worker mpta sign."
+_MEND: Final = "Fetch it again from its maker, or ask them; sign only what you have checked."
 
 
 def new_private_key(path: Path) -> None:
@@ -99,7 +99,7 @@ def verify(archive: Path, signature: bytes, trusted_keys: Sequence[str], *, wher
     except (binascii.Error, ValueError):
         raw = b""
     if len(raw) != 64:
-        raise ModelLoadError("The archive's signature is none: base64 of 64 bytes is wanted", where=where, mend=_SIGN)
+        raise ModelLoadError("The archive's signature is none: base64 of 64 bytes is wanted", where=where, mend=_MEND)
     try:
         with open_regular(archive) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
             for key in trusted_keys:
@@ -109,7 +109,7 @@ def verify(archive: Path, signature: bytes, trusted_keys: Sequence[str], *, wher
         what = f"The archive cannot be read: {getattr(exc, 'strerror', None) or exc}"
         raise ModelLoadError(what, where=where, mend="Give the path of an archive.") from exc
     what = "The archive was changed after it was signed, or signed by a key that is not trusted here"
-    raise ModelLoadError(what, where=where, mend=f"{_SIGN} Its public key belongs into pipelines.trusted_keys.")
+    raise ModelLoadError(what, where=where, mend=_MEND)
 
 
 def _is_signed_by(key: str, signature: bytes, mapped: mmap.mmap) -> bool:

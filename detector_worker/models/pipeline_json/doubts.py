@@ -1,13 +1,15 @@
 """What is allowed in a ``pipeline.json`` but hardly meant: told when an archive is checked or loaded, never refused."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import combinations
 from typing import Final
 
 from detector_worker.core.exceptions import PipelineError
+from detector_worker.models.model_manager import LoadedModel
 from detector_worker.models.pipeline_config import (
     ActionConfig,
     BranchConfig,
+    ModelSettings,
     PipelineConfig,
     PostgresqlCreate,
     PostgresqlUpdate,
@@ -17,7 +19,7 @@ from detector_worker.models.pipeline_json.document import printable
 from detector_worker.models.pipeline_json.schema import did_you_mean
 from detector_worker.models.pipeline_json.templates import parse_template
 
-__all__ = ["pipeline_warnings"]
+__all__ = ["class_doubts", "pipeline_warnings"]
 
 _UNIQUE_NAMES: Final = frozenset({"record_id", "timestamp", "filename", "uuid"})
 
@@ -28,6 +30,8 @@ def pipeline_warnings(config: PipelineConfig) -> Iterator[str]:
         if getattr(config, name) is not None:
             yield f"pipeline.{name} is ignored: connections are the worker's own settings"
     branches, actions = config.all_branches(), config.all_actions()
+    for path, model in {"pipeline": config, **branches}.items():
+        yield from _name_warnings(path, model)
     for path, branch in branches.items():
         if branch.crop_class and not branch.crop:
             yield f"{path}.cropClass has no effect without crop: true"
@@ -39,6 +43,23 @@ def pipeline_warnings(config: PipelineConfig) -> Iterator[str]:
     yield from _picture_warnings(actions)
     yield from _update_warnings(actions)
     yield from _table_warnings(config.tables, actions)
+
+
+def class_doubts(config: PipelineConfig, models: Mapping[str, LoadedModel]) -> Iterator[str]:
+    """Find models, given by their id, of whose classes the last have no name although no other is left out."""
+    for path, settings in {"pipeline": config, **config.all_branches()}.items():
+        names, count = settings.classes or (), len(models[settings.model_id].reading.class_names)
+        if settings.model_type != "ocr" and names and None not in names and len(names) < count:
+            yield f"{path}.classes names {len(names)} of {count} classes; null for those that are not used"
+
+
+def _name_warnings(path: str, model: ModelSettings) -> Iterator[str]:
+    if model.alphabet and model.model_type != "ocr":
+        yield f"{path}.alphabet has no effect: only a model of the type ocr has symbols"
+    spellings = dict[str, str]()
+    for name in model.classes or ():
+        if name and (other := spellings.setdefault(name.casefold(), name)) != name:
+            yield f"{path}.classes: {printable(other)} and {printable(name)} are the same but for case"
 
 
 def _reading(branch: BranchConfig) -> tuple[object, ...]:

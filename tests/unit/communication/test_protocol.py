@@ -67,6 +67,7 @@ async def test_a_message_beyond_all_measure_closes_the_connection(worker: Worker
 
 REFUSALS_OF_THE_ENGINE: tuple[tuple[Exception, str], ...] = (
     (exceptions.ModelLoadError("No ZIP", where="front.mpta", mend="Pack it."), "archive_invalid"),
+    (exceptions.ArchiveDownloadError("404", where="front.mpta", mend="Look."), "download_failed"),
     (exceptions.PipelineError("No class", where="front.mpta", mend="Name it."), "archive_invalid"),
     (exceptions.ModelCacheError("Too big", where="front.mpta", mend="Less."), "limit_exceeded"),
     (exceptions.MessageProcessingError("404", where="u", mend="m", code="download_failed"), "download_failed"),

@@ -188,9 +188,46 @@ async def test_connections_in_an_archive_are_ignored_with_a_warning(tmp_path: Pa
     assert pipeline.warnings == ("pipeline.postgresql is ignored: connections are the worker's own settings",)
 
 
+@pytest.mark.parametrize(
+    ("classes", "told"),
+    [
+        (["red"], ("pipeline.classes names 1 of 3 classes; null for those that are not used",)),
+        (["red", None], ()),
+        (["red", "green", "blue"], ()),
+        (None, ()),
+    ],
+)
+async def test_classes_that_are_cut_short_are_warned_of(
+    tmp_path: Path, classes: list[str | None] | None, told: tuple[str, ...]
+) -> None:
+    wanted: dict[str, Any] = {
+        "classes": classes,
+        "triggerClasses": ["red"],
+        "expectedClasses": ["red"],
+        "requiredClasses": [],
+    }
+    path = write(tmp_path / "a.mpta", branches=[branch(), tone()], **wanted)
+
+    assert (await new_loader(tmp_path / "cache").load_pipeline(path)).warnings == told
+
+
 async def test_a_crop_class_without_a_crop_is_warned_of(tmp_path: Path) -> None:
     path = write(tmp_path / "a.mpta", branches=[branch(crop=False, cropClass="red"), tone()])
 
     pipeline = await new_loader(tmp_path / "cache").load_pipeline(path)
 
     assert pipeline.warnings == ("pipeline.branches[0].cropClass has no effect without crop: true",)
+
+
+async def test_all_models_that_are_refused_are_named_with_their_place(tmp_path: Path) -> None:
+    pipeline = json.dumps(tiny_pipeline()).encode()
+    files = {"pipeline.json": pipeline, "tiny_detector.onnx": b"nothing", "tiny_classifier.onnx": b"nothing either"}
+    (tmp_path / "a.mpta").write_bytes(zip_bytes(files))
+    manager = new_manager()
+
+    with pytest.raises(ModelLoadError) as caught:
+        await new_loader(tmp_path / "cache", manager=manager).load_pipeline(tmp_path / "a.mpta")
+
+    for place in ("pipeline]", "pipeline.branches[0]", "pipeline.branches[1]"):
+        assert place in str(caught.value)
+    assert manager.get_cache_stats().in_use == 0

@@ -19,7 +19,7 @@ from support.http_archives import ArchiveServer, new_source, serving, unpacked
 from support.tiny_models import zip_bytes
 
 from detector_worker.core.addresses import NetworkPolicy
-from detector_worker.core.exceptions import DetectorWorkerError, ModelLoadError
+from detector_worker.core.exceptions import ArchiveDownloadError, DetectorWorkerError, ModelLoadError
 from detector_worker.models.archives.unpacking import ArchiveLimits
 
 ARCHIVE = zip_bytes({"pipeline.json": b"{}"})
@@ -65,7 +65,7 @@ async def test_another_answer_than_the_archive_is_an_error_without_secrets(
     server: ArchiveServer, cache: Path, status: int
 ) -> None:
     server.put("/a.mpta", ARCHIVE).status = status
-    with pytest.raises(ModelLoadError, match=f"answered {status}") as caught:
+    with pytest.raises(ArchiveDownloadError, match=f"answered {status}") as caught:
         await new_source(cache).fetch(server.url("/a.mpta?token=canary", user="user:canary@"))
 
     assert "canary" not in str(caught.value)

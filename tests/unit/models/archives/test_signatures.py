@@ -155,8 +155,9 @@ def test_any_change_of_the_archive_is_seen(archive: Path, key: Path, change: str
     changed = {"byte": b"Q" + ARCHIVE[1:], "longer": ARCHIVE + b"\0", "shorter": ARCHIVE[:-1]}[change]
     archive.write_bytes(changed)
 
-    with pytest.raises(ModelLoadError, match="changed after it was signed"):
+    with pytest.raises(ModelLoadError, match="changed after it was signed") as caught:
         verify(archive, signature, trusted, where="")
+    assert caught.value.mend == "Fetch it again from its maker, or ask them; sign only what you have checked."
 
 
 @pytest.mark.parametrize("signature", [b"", b"\n", b"x", b"A" * 88, b"A" * 86 + b"==", b"\xff" * 89, bytes(89)])
@@ -201,6 +202,35 @@ async def test_signed_archives_load_and_others_do_not(
         with await source.fetch(url) as fetched:
             assert (fetched.folder / "pipeline.json").is_file()
     assert {request.path_qs for request in server.requests} == {"/a.mpta?token=x", "/a.mpta.sig?token=x"}
+
+
+@pytest.mark.parametrize("status", [404, 410])
+async def test_an_unsigned_archive_is_told_alike_from_a_server_and_a_file(
+    server: ArchiveServer, cache: Path, archive: Path, key: Path, status: int
+) -> None:
+    source = new_source(cache, trusted_keys=(public_key_text(key),))
+    server.put("/a.mpta", ARCHIVE)
+    server.put("/a.mpta.sig", b"").status = status
+    with pytest.raises(ModelLoadError) as of_file:
+        await source.fetch_path(archive)
+    with pytest.raises(ModelLoadError) as of_server:
+        await source.fetch(server.url("/a.mpta", user="me:canary@"))
+
+    assert type(of_server.value) is ModelLoadError
+    assert (of_server.value.what, of_server.value.where) == (of_file.value.what, of_file.value.where)
+    assert "a.mpta.sig." in str(of_server.value.mend)
+    assert "canary" not in str(of_server.value)
+
+
+@pytest.mark.parametrize("status", [403, 500])
+async def test_a_signature_that_cannot_be_had_is_not_told_as_absent(
+    server: ArchiveServer, cache: Path, key: Path, status: int
+) -> None:
+    server.put("/a.mpta", ARCHIVE)
+    server.put("/a.mpta.sig", b"").status = status
+
+    with pytest.raises(ModelLoadError, match=f"The signature was asked for, and the server answered {status}"):
+        await new_source(cache, trusted_keys=(public_key_text(key),)).fetch(server.url("/a.mpta"))
 
 
 async def test_it_is_verified_before_it_is_opened(cache: Path, archive: Path, key: Path) -> None:

@@ -273,6 +273,19 @@ def test_a_branch_that_repeats_another_is_warned_of() -> None:
     assert warnings(branches=[branch(), tone()]) == []
 
 
+def test_names_that_only_case_tells_apart_are_warned_of() -> None:
+    [warning] = warnings(classes=["Car", "car", None])
+
+    assert warning == "pipeline.classes: Car and car are the same but for case"
+    assert warnings(classes=["car", "van", "car"]) == []
+
+
+def test_an_alphabet_that_nothing_reads_is_warned_of() -> None:
+    told = warnings(alphabet=["A", "_"], branches=[branch(alphabet=["A"]), tone(modelType="ocr", alphabet=["A"])])
+
+    assert [one.split(" ")[0] for one in told] == ["pipeline.alphabet", "pipeline.branches[0].alphabet"]
+
+
 def test_crop_settings_without_a_crop_are_warned_of() -> None:
     told = warnings(branches=[branch(crop=False, cropClass="red", cropPadding=0.1)])
 

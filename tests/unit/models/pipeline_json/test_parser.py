@@ -95,6 +95,32 @@ def test_a_fault_is_told_with_its_path_and_the_nearest_word(overrides: dict[str,
     assert expected in refusal(tiny_pipeline(**overrides))
 
 
+@pytest.mark.parametrize("char", ["\x1b", "\n", "\x9b", "\u202e", "\u200b", "\u2028", "\u2029"])
+def test_names_with_control_characters_are_refused_wherever_they_stand(char: str) -> None:
+    name = f"car{char}"
+    branch = {"modelId": name, "modelFile": "b.onnx", "modelType": "classification", "cropClass": name}
+    image = {"type": "redis_save_image", "id": name, "key": "k"}
+    document = tiny_pipeline(
+        modelId=name, classes=[None, name], expectedClasses=[name], branches=[branch], actions=[image]
+    )
+
+    what = refusal(document)
+
+    places = ("modelId", "classes[1]", "expectedClasses[0]", "branches[0].modelId", "branches[0].cropClass")
+    for place in (*places, "actions[0].id"):
+        told = f"pipeline.{place}: a text of 4 characters stands there, allowed is a name without control characters"
+        assert told in what
+    assert char == "\n" or char not in what
+
+
+def test_names_of_any_language_are_taken() -> None:
+    config, _ = parse(
+        tiny_pipeline(classes=["Größe", "自動車", "سيارة", "car 🚗"], triggerClasses=[], expectedClasses=[])
+    )
+
+    assert config.classes == ("Größe", "自動車", "سيارة", "car 🚗")
+
+
 def test_values_that_could_be_secret_are_never_quoted() -> None:
     canary = "canary-Password1"
     document = tiny_pipeline(minConfidence=canary, targetFps=[canary], tracking=canary, modelId={"x": canary})

@@ -206,9 +206,11 @@ async def serving(settings: Settings | None = None) -> AsyncIterator[Worker]:
 
 
 async def ask(client: ClientConnection, kind: str, payload: object = None, **extra: object) -> dict[str, Any]:
-    """Send one request and return the next message."""
+    """Send one request and return the next message, but for a heartbeat that was under way."""
     await client.send(orjson.dumps({"type": kind, "payload": payload, **extra}).decode())
-    return await hear(client)
+    message = await hear(client)
+    is_heartbeat = message["type"] == "stateReport" and kind != "requestState"
+    return await hear(client) if is_heartbeat else message
 
 
 async def hear(client: ClientConnection) -> dict[str, Any]:

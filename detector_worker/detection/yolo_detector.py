@@ -14,9 +14,9 @@ from detector_worker.core.frame import Frame, FrameScaler, Region
 from detector_worker.detection.layouts import decode_boxes, decode_label, nms
 from detector_worker.detection.letterbox import Letterbox, fit_letterbox, remove_letterbox
 from detector_worker.models.model_manager import LoadedModel, ModelConfig, ModelManager
-from detector_worker.models.runtimes.runtime import Outputs
+from detector_worker.models.runtimes.runtime import CompiledModel, Outputs
 
-__all__ = ["BoundingBox", "DetectionResult", "YOLODetector", "inside_frame"]
+__all__ = ["BoundingBox", "DetectionResult", "YOLODetector", "inside_frame", "region_wh"]
 
 Image = NDArray[np.uint8]
 _NAMING: Final = frozenset({"classification", "textIndex", "textSlots", "textCtc"})
@@ -105,15 +105,14 @@ class YOLODetector:
 
     def fed(self, frame: Frame) -> Image:
         """Return what the network is given for a whole frame: shape (H, W, 3) of its input, uint8 BGR."""
-        model, whole = self.model, (0, 0, *frame.wh)
-        letterbox = fit_letterbox(whole, model.compiled_for(frame.wh).input_hw, model.reading.letterbox)
+        model = self.model
+        _, letterbox = _fitted(model, (0, 0, *frame.wh))
         return self._preprocess_frame(frame, letterbox, model.reading.pad_value)
 
     def reduced(self, frame: Frame, region: Region | None = None) -> Frame:
         """Return a frame, or a region of it, not larger than the model sees it; in BGR, without its times."""
         inside = inside_frame(frame, region) or (0, 0, *frame.wh)
-        model = self.model
-        letterbox = fit_letterbox(inside, model.compiled_for(_wh(inside)).input_hw, model.reading.letterbox)
+        _, letterbox = _fitted(self.model, inside)
         part = None if inside == (0, 0, *frame.wh) else inside
         image = frame.resized(letterbox.content_wh, self._workspace.scaler, region=part)
         return Frame(image, camera_id=frame.camera_id, frame_id=frame.frame_id, time_s=0.0, captured_at=0.0)
@@ -141,8 +140,7 @@ class YOLODetector:
         return ClassificationResult(label if is_sure else None, confidence)
 
     def _infer(self, model: LoadedModel, frame: Frame, region: Region) -> tuple[Outputs, Letterbox]:
-        compiled = model.compiled_for(_wh(region))
-        letterbox = fit_letterbox(region, compiled.input_hw, model.reading.letterbox)
+        compiled, letterbox = _fitted(model, region)
         return compiled.infer(self._preprocess_frame(frame, letterbox, model.reading.pad_value)), letterbox
 
     def _preprocess_frame(self, frame: Frame, letterbox: Letterbox, pad_value: int) -> Image:
@@ -162,8 +160,15 @@ def inside_frame(frame: Frame, region: Region | None) -> Region | None:
     return (x1, y1, x2, y2) if x1 < x2 and y1 < y2 else None
 
 
-def _wh(region: Region) -> tuple[int, int]:
+def region_wh(region: Region) -> tuple[int, int]:
+    """Return width and height, pixels."""
     return region[2] - region[0], region[3] - region[1]
+
+
+def _fitted(model: LoadedModel, region: Region) -> tuple[CompiledModel, Letterbox]:
+    """Return the network for a region's size, and how the region lies in its input."""
+    compiled = model.compiled_for(region_wh(region))
+    return compiled, fit_letterbox(region, compiled.input_hw, model.reading.letterbox)
 
 
 def _postprocess_results(in_use: _ModelInUse, outputs: Outputs, letterbox: Letterbox, threshold: float) -> Detections:

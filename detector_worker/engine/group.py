@@ -152,7 +152,7 @@ class Group:
         if annotated:
             for lane in self._lanes.values():
                 if lane.spec.camera_id == camera_id and lane.newest is not None:
-                    return await asyncio.to_thread(annotated_jpeg, lane)
+                    return await asyncio.to_thread(annotated_jpeg, lane, *lane.newest)
         elif (frame := self._streams.get_latest_frame(camera_id)) is not None:
             return await asyncio.to_thread(lambda: jpeg(frame.bgr()))
         raise no_picture(self._status_of(camera_id), is_seen=annotated)

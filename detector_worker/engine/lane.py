@@ -17,7 +17,7 @@ from detector_worker.core.outbox import SavedVisit
 from detector_worker.detection.overlay import TrackSayings
 from detector_worker.detection.tracking_manager import unsure_confidence
 from detector_worker.detection.visits import VisitTracker
-from detector_worker.detection.yolo_detector import YOLODetector, inside_frame
+from detector_worker.detection.yolo_detector import YOLODetector, inside_frame, region_wh
 from detector_worker.engine.engine import LaneResult, SubscriptionSpec
 from detector_worker.engine.group_owner import LaneReport
 from detector_worker.engine.rates import LatencyWindow, RateMeter
@@ -126,7 +126,7 @@ class Lane:
     def make_ready_as(self, other: "Lane") -> None:
         """Compile for what another lane of the same camera has analysed last, if it has; blocks."""
         if other.newest is not None and (region := inside_frame(other.newest[0], self.spec.crop)) is not None:
-            self.detector.model.compiled_for((region[2] - region[0], region[3] - region[1]))
+            self.detector.model.compiled_for(region_wh(region))
 
     def end_run(self, status: str) -> None:
         """A run of a visit is over; the last one of a retired lane lets its models go."""
@@ -199,7 +199,7 @@ class Lane:
         region = inside_frame(frame, self.spec.crop)
         if region is None:
             return True  # nothing of it is
-        wh, model = (region[2] - region[0], region[3] - region[1]), self.detector.model
+        wh, model = region_wh(region), self.detector.model
         if not model.is_ready_for(wh):
             self._make_ready(self, wh)
         return model.is_ready_for(wh)

@@ -6,8 +6,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from detector_worker.core.entities import StreamStatus
+from detector_worker.core.entities import Detections, StreamStatus
 from detector_worker.core.exceptions import StreamError
+from detector_worker.core.frame import Frame
 from detector_worker.detection.overlay import draw_overlay
 from detector_worker.engine.lane import Lane
 
@@ -22,12 +23,10 @@ def jpeg(image: NDArray[np.uint8]) -> bytes:
     return encoded.tobytes()
 
 
-def annotated_jpeg(lane: Lane) -> bytes:
-    """Draw the frame that a lane has analysed last, with its tracks; blocks. StreamError: there is none."""
-    if lane.newest is None:
-        raise StreamError("No frame has been analysed", where=lane.spec.camera_id, mend="Wait a moment.")
+def annotated_jpeg(lane: Lane, frame: Frame, tracked: Detections) -> bytes:
+    """Draw a frame that a lane has analysed, with what was tracked in it; blocks."""
     ignored = lane.spec.options.ignore_masks
-    return jpeg(draw_overlay(*lane.newest, lane.sayings.by_track, region=lane.spec.crop, ignored=ignored))
+    return jpeg(draw_overlay(frame, tracked, lane.sayings.by_track, region=lane.spec.crop, ignored=ignored))
 
 
 def no_picture(status: StreamStatus, *, is_seen: bool) -> StreamError:

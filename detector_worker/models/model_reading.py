@@ -10,7 +10,8 @@ from typing import Final, Literal
 
 from detector_worker.core.exceptions import ModelLoadError
 from detector_worker.models.output_shapes import FITS, Fit, ModelNotes
-from detector_worker.models.pipeline_config import ModelSettings, NmsConfig, OutputLayout
+from detector_worker.models.pipeline_config import ModelSettings
+from detector_worker.models.pipeline_values import NmsConfig, OutputLayout
 from detector_worker.models.runtimes.runtime import ModelSpec, Preprocessing
 
 __all__ = ["LetterboxMode", "ModelReading", "read_model"]

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from detector_worker.models.pipeline_config import OutputLayout
 from detector_worker.models.pipeline_json.document import printable
+from detector_worker.models.pipeline_values import OutputLayout
 from detector_worker.models.runtimes.runtime import Hw, ModelSpec
 
 __all__ = ["FITS", "Fit", "ModelNotes", "Rank", "place_count"]

@@ -4,95 +4,37 @@ Where a name in the file is camelCase it is an alias. Action *settings* live her
 action *behaviour* is in `pipeline.action_executor`.
 """
 
-import unicodedata
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Final, Literal
 
-from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, model_validator
-from pydantic.alias_generators import to_camel
-from pydantic_core import PydanticCustomError
+from pydantic import AliasChoices, Field, model_validator
 
-OutputLayout = Literal[
-    "yolov5",
-    "yolov8",
-    "end2end",
-    "yolox",
-    "ssd",
-    "detr",
-    "fastestdet",
-    "classification",
-    "textIndex",
-    "textSlots",
-    "textCtc",
-]
-_INVISIBLE: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+from detector_worker.models.pipeline_values import (
+    InputConfig,
+    Name,
+    NmsConfig,
+    OutputLayout,
+    Pixels,
+    Positive,
+    Probability,
+    Settings,
+    SnakeSettings,
+    Visible,
+)
 
-
-def _visible(name: str) -> str:
-    """Refuse what would steer a terminal, or make two names look alike."""
-    if any(unicodedata.category(char) in _INVISIBLE for char in name):
-        raise PydanticCustomError("invisible", "a name without control characters")
-    return name
-
-
-ClassName = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_visible)]
-Probability = Annotated[float, Field(ge=0, le=1)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Pixels = Annotated[int, Field(ge=8, le=4096)]
 _MAX_SECONDS: Final = 86_400 * 365
 
 
-class _Settings(BaseModel):
-    """Read-only; unknown keys are errors. camelCase in the file. What stands below a field, editors show."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, populate_by_name=True, alias_generator=to_camel, use_attribute_docstrings=True
-    )
-
-
-class _SnakeSettings(_Settings):
-    """As `_Settings`, with snake_case in the file."""
-
-    model_config = ConfigDict(alias_generator=None)
-
-
-class InputConfig(_Settings):
-    """How a picture becomes a model's input; None: the default of the output layout."""
-
-    color: Literal["rgb", "bgr"] | None = None
-    """Order of the channels that the model was trained with."""
-    scale: Positive | None = None
-    """Factor of each pixel value 0..255, such as 0.00392157; then mean is subtracted and divided by std."""
-    mean: tuple[Finite, Finite, Finite] | None = None
-    """One number per channel, in the order of color, after scale."""
-    std: tuple[Positive, Positive, Positive] | None = None
-    """One number per channel, in the order of color, after scale."""
-    letterbox: Literal["center", "topLeft", "none"] | None = None
-    """Where the picture lies in the padded input; none: it is stretched."""
-    pad_value: Annotated[int, Field(ge=0, le=255)] | None = None
-    """Grey of the padding."""
-
-
-class NmsConfig(_Settings):
-    """Non-maximum suppression."""
-
-    iou: Probability = 0.5
-    """Of two boxes that overlap more than this, the less confident one goes."""
-    across_classes: bool = False
-    """Whether boxes of different classes suppress each other."""
-
-
-class ModelSettings(_Settings):
+class ModelSettings(Settings):
     """What the pipeline's detector and each branch have in common."""
 
-    model_id: Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_visible)]
+    model_id: Name
     """Names the model's results in templates: {modelId.resultField}."""
     model_file: Annotated[str, Field(min_length=1, max_length=500)]
     """Path within the archive: .onnx, or .xml with its .bin beside it."""
     model_type: Literal["detection", "classification", "ocr"]
     min_confidence: Probability = 0.5
-    classes: tuple[ClassName | None, ...] | None = None
+    classes: tuple[Name | None, ...] | None = None
     """Names in the order of the model's class ids, null for an id that is not used; default: the model's own."""
     input: InputConfig = InputConfig()
     output: str | None = None
@@ -104,7 +46,7 @@ class ModelSettings(_Settings):
     """Symbols of a text model in the order of its ids, '_' for the padding or blank."""
 
 
-class TrackingConfig(_Settings):
+class TrackingConfig(Settings):
     """How detections become tracks."""
 
     method: Literal["bytetrack"] = "bytetrack"
@@ -112,7 +54,7 @@ class TrackingConfig(_Settings):
     """How long a track is kept without a match."""
 
 
-class StabilityConfig(_Settings):
+class StabilityConfig(Settings):
     """When a track becomes a visit, and when a new track is the old visit."""
 
     min_frames: Annotated[int, Field(ge=1, le=1000)] = 4
@@ -124,7 +66,7 @@ class StabilityConfig(_Settings):
     """A like object that appears so soon where one was lost is the same visit."""
 
 
-class MotionConfig(_Settings):
+class MotionConfig(Settings):
     """Whether frames without motion are passed over."""
 
     enabled: bool = True
@@ -132,14 +74,14 @@ class MotionConfig(_Settings):
     """How often a still scene is looked at all the same."""
 
 
-class VotingConfig(_Settings):
+class VotingConfig(Settings):
     """How many pictures of a visit a branch reads, and how their results are joined."""
 
     frames: Annotated[int, Field(ge=1, le=16)] = 3
     method: Literal["confidence_weighted", "majority"] = "confidence_weighted"
 
 
-class SessionTarget(_Settings):
+class SessionTarget(Settings):
     """Where patchSession writes."""
 
     table: str
@@ -147,7 +89,7 @@ class SessionTarget(_Settings):
     """Column that holds the session's id."""
 
 
-class Condition(_SnakeSettings):
+class Condition(SnakeSettings):
     """A comparison of one field; an action is carried out only where it holds."""
 
     field: str
@@ -158,10 +100,10 @@ class Condition(_SnakeSettings):
     at_most: float | None = None
 
 
-class _Action(_SnakeSettings):
+class _Action(SnakeSettings):
     offers: ClassVar[tuple[str, ...]] = ()
     """What later templates may name of it, as ``<result_name>.<offer>``."""
-    id: Annotated[str, AfterValidator(_visible)] | None = None
+    id: Visible | None = None
     """Names the action's results in templates; default: its type. Two actions of one type need it."""
     when: Condition | None = None
     """The action is carried out only where this holds."""
@@ -245,13 +187,13 @@ class BranchConfig(ModelSettings):
     """Name of the label; default: brand, body_type, text or class, by modelId and modelType."""
     crop: bool = False
     """Whether the model sees a cut-out of the full picture instead of all of it."""
-    crop_class: ClassName | None = None
+    crop_class: Name | None = None
     """What is cut out; default: the whole object."""
     crop_padding: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Margin around the cut-out, in parts of its size."""
     resize_target: tuple[Pixels, Pixels] | None = None
     """[width, height]; default: the model's own input."""
-    trigger_classes: tuple[ClassName, ...] = ()
+    trigger_classes: tuple[Name, ...] = ()
     """The branch reads only pictures that show one of these; default: any."""
     parallel: bool = False
     """Whether it runs beside the others, or in its turn."""
@@ -278,11 +220,11 @@ class BranchConfig(ModelSettings):
 class PipelineConfig(ModelSettings):
     """One camera's job: the detector, and what happens to each stable visit."""
 
-    trigger_classes: tuple[ClassName, ...] = ()
+    trigger_classes: tuple[Name, ...] = ()
     """Only frames with one of these count; default: any."""
-    expected_classes: tuple[ClassName, ...] = ()
+    expected_classes: tuple[Name, ...] = ()
     """A group of objects becomes a visit where it has one of these; default: any."""
-    required_classes: tuple[ClassName, ...] = ()
+    required_classes: tuple[Name, ...] = ()
     """A group of objects becomes a visit only where it has all of these."""
     target_fps: Annotated[float, Field(gt=0, le=240)] | None = None
     """Frames a second that are analysed at most."""
@@ -294,7 +236,7 @@ class PipelineConfig(ModelSettings):
     branches: tuple[BranchConfig, ...] = ()
     parallel_actions: tuple[ActionConfig, ...] = ()
     """Carried out after the branches."""
-    tables: dict[str, dict[str, str]] = {}
+    tables: dict[str, dict[str, str]] = {}  # noqa: RUF012 - pydantic gives each its own
     """Table to column to declaration, such as "uuid primary key"; missing ones are added where that is allowed."""
     session: SessionTarget | None = None
     """Default: table and key of the first create action."""
@@ -330,7 +272,7 @@ class PipelineConfig(ModelSettings):
         return {f"{path}[{index}]": action for path, actions in lists.items() for index, action in enumerate(actions)}
 
 
-class PipelineFile(_Settings):
+class PipelineFile(Settings):
     """The file as a whole."""
 
     json_schema: Annotated[str | None, Field(alias="$schema")] = None

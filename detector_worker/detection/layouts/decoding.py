@@ -21,7 +21,7 @@ from detector_worker.detection.layouts.places import (
     decode_yolov8,
     decode_yolox,
 )
-from detector_worker.models.pipeline_config import OutputLayout
+from detector_worker.models.pipeline_values import OutputLayout
 
 __all__ = ["decode_boxes", "decode_label"]
 

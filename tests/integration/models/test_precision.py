@@ -33,6 +33,7 @@ from detector_worker.engine.file_run import FileRun
 from detector_worker.engine.group import Group
 from detector_worker.engine.group_models import precision_records
 from detector_worker.engine.lane import Lane
+from detector_worker.engine.precision import _read_samples
 from detector_worker.models.precision_records import PrecisionRecord
 from detector_worker.models.runtimes.openvino_runtime import OpenVINORuntime
 from detector_worker.models.runtimes.runtime import Precision
@@ -200,6 +201,8 @@ async def test_large_samples_take_little_memory(tmp_path: Path) -> None:
 
     async with a_lane(tmp_path / "data", archive) as (lane, _):
         assert precision_of(lane.detector) == "f32"
+        kept = _read_samples(lane.loaded.samples, lane.detector)
+        assert [frame.wh for frame in kept] == [(614, 384)] * 6, "no larger than the model sees them"
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - resource_before) << 10
     assert grown < 400 << 20, "six of them together are 720 MB"
 

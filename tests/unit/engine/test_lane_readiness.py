@@ -59,3 +59,14 @@ async def test_what_counts_is_the_size_of_what_is_analysed(tmp_path: Path, archi
         lane.offer(picture((640, 480), 1))
 
         assert lane.waiting_since_s() == 1.0
+
+
+async def test_a_network_is_compiled_once_for_all_cameras_that_wait_for_it(tmp_path: Path, archive: Path) -> None:
+    async with watched_group(tmp_path / "data") as group:
+        lanes = [await a_lane(group, archive) for _ in range(4)]
+        for lane in lanes:
+            lane.offer(picture((640, 480), 1))
+        await asyncio.sleep(0)
+
+        assert len(group._maker._compiling) == 1
+        await wait_until(partial(lanes[0].detector.model.is_ready_for, (640, 480)))

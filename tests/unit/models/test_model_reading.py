@@ -6,7 +6,8 @@ import pytest
 from detector_worker.core.exceptions import ModelLoadError
 from detector_worker.models.model_reading import read_model
 from detector_worker.models.output_shapes import place_count
-from detector_worker.models.pipeline_config import ModelSettings, NmsConfig
+from detector_worker.models.pipeline_config import ModelSettings
+from detector_worker.models.pipeline_values import NmsConfig
 from detector_worker.models.runtimes.runtime import ModelSpec, Preprocessing
 
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from detector_worker.core.exceptions import ModelLoadError
 from detector_worker.detection.layouts import decode_boxes, decode_label
 from detector_worker.models.model_reading import read_model
-from detector_worker.models.pipeline_config import ModelSettings, OutputLayout
+from detector_worker.models.pipeline_config import ModelSettings
+from detector_worker.models.pipeline_values import OutputLayout
 from detector_worker.models.runtimes.runtime import ModelSpec
 
 HW: Final = (64, 96)

@@ -14,7 +14,7 @@ from detector_worker.core.entities import Detections
 from detector_worker.detection.layouts import decode_boxes, decode_label, nms
 from detector_worker.detection.letterbox import fit_letterbox, remove_letterbox
 from detector_worker.models.model_reading import LetterboxMode
-from detector_worker.models.pipeline_config import OutputLayout
+from detector_worker.models.pipeline_values import OutputLayout
 
 HW: Final = (96, 160)
 PLACES: Final = 12 * 20 + 6 * 10 + 3 * 5

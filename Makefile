@@ -20,7 +20,8 @@ $(VENV)/pyvenv.cfg:
 
 $(READY): requirements-dev.lock pyproject.toml | $(VENV)/pyvenv.cfg
 	@echo "Installing what requirements-dev.lock names (about 400 MB to fetch the first time) ..."
-	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements-dev.lock
+	@# The lock is complete; --no-deps, since two packages ask for opencv-python, which pyproject.toml keeps out of it.
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement requirements-dev.lock
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from detector_worker import __version__
+from detector_worker.cli.bench import bench
 from detector_worker.cli.demo import demo
 from detector_worker.cli.doctor import doctor
 from detector_worker.cli.mpta import mpta
@@ -28,6 +29,7 @@ _app = typer.Typer(
 for command in (serve, demo, run, simulate, services, doctor):
     _app.command()(command)
 _app.add_typer(mpta)
+_app.add_typer(bench)
 
 
 def _print_version(wanted: bool) -> None:

@@ -43,7 +43,7 @@ def run(
     annotate: Annotated[Path | None, typer.Option(help="Write the analysed frames with their visits.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Keep records and pictures there.")] = None,
 ) -> None:
-    """Analyse a video file as a camera would be, every frame, as fast as it goes; or pictures, each by itself.
+    """Analyse a video file as a camera would be, no frame dropped, as fast as it goes; or pictures, each by itself.
 
     Records go to PostgreSQL and pictures to Redis, as with cameras; without --data-dir into a folder that is
     removed afterwards.
@@ -120,6 +120,7 @@ def _as_json(outcome: FileRun) -> dict[str, Any]:
         "visits": visits,
         "frames": outcome.frames,
         "analysed": outcome.analysed,
+        "still": outcome.still,
         "seconds": round(outcome.seconds, 3),
         "frames_per_s": round(outcome.frames / outcome.seconds, 2) if outcome.seconds else None,
     }
@@ -162,4 +163,5 @@ def _print(outcome: FileRun) -> None:
         table.add_row(*map(Text, (*seen, printable(visit.class_name), labels, status)))
     Console().print(table)
     rate = outcome.frames / outcome.seconds if outcome.seconds else 0.0
-    typer.echo(f"{outcome.frames} frames ({outcome.analysed} analysed) in {outcome.seconds:.1f} s: {rate:.1f} frames/s")
+    looked_at = f"{outcome.analysed} analysed, {outcome.still} passed over as still"
+    typer.echo(f"{outcome.frames} frames ({looked_at}) in {outcome.seconds:.1f} s: {rate:.1f} frames/s")

@@ -16,6 +16,7 @@ from detector_worker.simulator.clip import Clip
 from detector_worker.simulator.faults import Fault, SnapshotFault
 from detector_worker.simulator.film import FilmOrder
 from detector_worker.simulator.rtsp_server import RtspServer
+from detector_worker.simulator.scenes.kinds import SceneKind
 from detector_worker.simulator.snapshot_server import SnapshotServer
 from detector_worker.simulator.truth_server import TruthServer
 
@@ -46,6 +47,9 @@ def simulate(
     vehicles: Annotated[
         int | None, typer.Option(min=1, help=f"How many each camera sees; default {_VEHICLES}.")
     ] = None,
+    scene: Annotated[
+        SceneKind | None, typer.Option(help="What makes the scenes difficult; default mix, some of everything.")
+    ] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Of RTSP; 0: any free port.")] = 0,
     snapshots: Annotated[bool, typer.Option("--snapshots", help="Serve the cameras over HTTP too.")] = False,
     snapshot_port: Annotated[
@@ -67,6 +71,8 @@ def simulate(
 
     Example: detector-worker simulate --cameras 4 --seed 7 --port 8554 --truth-port 8555
 
+    Example: detector-worker simulate --scene crowded --vehicles 20
+
     Example: detector-worker simulate --video gate.mp4 --snapshots --snapshot-port 8556
 
     Example: detector-worker simulate --video gate.mp4 --port 8554 --fault hang-play
@@ -78,12 +84,14 @@ def simulate(
     wish = _Wish(port, (snapshot_port or 0) if snapshots else None, fault, snapshot_fault, as_json)
     if video is None:
         wanted = range(1, cameras + 1)
-        orders = [FilmOrder(1 if seed is None else seed, camera, vehicles or _VEHICLES) for camera in wanted]
+        seed, vehicles = 1 if seed is None else seed, vehicles or _VEHICLES
+        orders = [FilmOrder(seed, camera, vehicles, scene=scene or "mix") for camera in wanted]
         asyncio.run(_simulate_scenes(orders, truth_port or 0, wish))
         return
-    if (seed, vehicles, truth_port) != (None, None, None):
+    if (seed, vehicles, scene, truth_port) != (None, None, None, None):
         raise typer.BadParameter(
-            "--video shows a file, but --seed, --vehicles and --truth-port are for scenes: leave one or the other out."
+            "--video shows a file, but --seed, --vehicles, --scene and --truth-port are for scenes: "
+            "leave one or the other out."
         )
     asyncio.run(_simulate_video(video, cameras, wish))
 

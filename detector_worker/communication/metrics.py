@@ -112,7 +112,8 @@ def _of_cameras(cameras: list[CameraConnection]) -> Iterator[Metric]:
     damaged = CounterMetricFamily("detector_worker_damaged_frames", "Withheld as damaged.", None, _SUBSCRIPTION)
     for one in cameras:
         labels = (one.subscription_id, one.camera_id)
-        for kind, rate in (("in", one.fps_in), ("analysed", one.fps_analysed), ("dropped", one.fps_dropped)):
+        kinds = {"in": one.fps_in, "analysed": one.fps_analysed, "dropped": one.fps_dropped, "still": one.fps_still}
+        for kind, rate in kinds.items():
             rates.add_metric((*labels, kind), rate)
         for quantile, latency_ms in (("0.5", one.latency_p50_ms), ("0.95", one.latency_p95_ms)):
             if latency_ms is not None:

@@ -54,11 +54,15 @@ class BoundingBox:
         width, height = self.wh
         return width * height
 
-    def iou(self, other: "BoundingBox") -> float:
-        """Return the shared area over the joint one, 0 to 1."""
+    def shared_area(self, other: "BoundingBox") -> float:
+        """Return the area that both cover, square pixels."""
         width = min(self.x2, other.x2) - max(self.x1, other.x1)
         height = min(self.y2, other.y2) - max(self.y1, other.y1)
-        shared = max(0.0, width) * max(0.0, height)
+        return max(0.0, width) * max(0.0, height)
+
+    def iou(self, other: "BoundingBox") -> float:
+        """Return the shared area over the joint one, 0 to 1."""
+        shared = self.shared_area(other)
         return shared / (self.area + other.area - shared) if shared else 0.0
 
     @classmethod
@@ -140,6 +144,8 @@ class Shot:
     frame: Frame
     detections: tuple[DetectionResult, ...]
     quality: float
+    is_clear: bool = True
+    """Nothing that was detected stands before the object."""
 
 
 @dataclass(slots=True)
@@ -166,6 +172,11 @@ class Visit:
     """What it looked like when its visit began, as `detection.appearance` describes it; empty: unknown."""
     shots: tuple[Shot, ...] = ()
     """Best first, bounded."""
+
+    @property
+    def duration_s(self) -> float:
+        """From the object's first sight to its last."""
+        return self.last_s - self.first_s
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,9 @@ __all__ = ["Frame", "FrameScaler", "PairedFrame"]
 Region = tuple[int, int, int, int]
 """x1, y1, x2, y2 in pixels of the full frame."""
 
+_LUMA_FIRST = frozenset({"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "nv12", "nv21", "gray"})
+"""Pixel formats whose first plane is a brightness of one byte for each pixel."""
+
 
 class FrameScaler:
     """swscale with its state, kept from frame to frame. One per thread: it is not thread-safe."""
@@ -30,7 +33,7 @@ class FrameScaler:
     def to_luma(self, picture: av.VideoFrame, wh: tuple[int, int]) -> NDArray[np.uint8]:
         """Return the brightness in another size, averaged over areas: shape (H, W), uint8."""
         width, height = wh
-        scaled = self._reformatter.reformat(picture, width, height, "gray", interpolation="AREA")
+        scaled = self._reformatter.reformat(picture, width, height, "gray", interpolation="AREA", threads=1)
         return cast("NDArray[np.uint8]", scaled.to_ndarray())
 
 
@@ -104,6 +107,19 @@ class Frame:
         x1, y1, x2, y2 = region
         return self.bgr()[max(0, y1) : max(0, y2), max(0, x1) : max(0, x2)]
 
+    def luma_of(self, region: Region) -> NDArray[np.uint8]:
+        """Return the brightness of a region, clipped to the frame; shape (H, W), uint8, H or W may be 0.
+
+        It is a view of a YUV picture as decoded: nothing is converted. Do not write to it.
+        """
+        picture = self._picture
+        if isinstance(picture, av.VideoFrame) and picture.format.name in _LUMA_FIRST:
+            plane, (x1, y1, x2, y2) = picture.planes[0], (max(0, side) for side in region)
+            rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
+            return rows[y1 : min(y2, picture.height), x1 : min(x2, picture.width)]
+        crop = self.crop(region)
+        return cast("NDArray[np.uint8]", cv2.cvtColor(crop, cv2.COLOR_BGR2GRAY) if crop.size else crop[..., 0])
+
     def resized(self, wh: tuple[int, int], scaler: FrameScaler, *, region: Region | None = None) -> NDArray[np.uint8]:
         """Return the picture, or a region of it, in another size: shape (H, W, 3), uint8 BGR.
 
@@ -154,10 +170,14 @@ class PairedFrame(Frame):
                 self._bgr = cast("NDArray[np.uint8]", large)
             return self._bgr
 
+    def luma_of(self, region: Region) -> NDArray[np.uint8]:
+        """Return the brightness of a region of the picture that crops come from, in that picture's own pixels."""
+        return self._small.luma_of(self._in_small(region)) if self._large is None else self._large.luma_of(region)
+
     def resized(self, wh: tuple[int, int], scaler: FrameScaler, *, region: Region | None = None) -> NDArray[np.uint8]:
-        if region is None:
-            return self._small.resized(wh, scaler)
+        return self._small.resized(wh, scaler, region=None if region is None else self._in_small(region))
+
+    def _in_small(self, region: Region) -> Region:
         scale_x, scale_y = (small / large for small, large in zip(self._small.wh, self._wh, strict=True))
         x1, y1, x2, y2 = region
-        part = round(x1 * scale_x), round(y1 * scale_y), round(x2 * scale_x), round(y2 * scale_y)
-        return self._small.resized(wh, scaler, region=part)
+        return round(x1 * scale_x), round(y1 * scale_y), round(x2 * scale_x), round(y2 * scale_y)

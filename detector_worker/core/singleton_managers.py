@@ -42,7 +42,7 @@ class StateHolder(Generic[Key, Value]):
 
 @dataclass(frozen=True, slots=True)
 class CameraConnection:
-    """One subscription's camera at work; the fields are those of stateReport."""
+    """One subscription's camera at work; the fields are those of stateReport, and what the metrics tell besides."""
 
     subscription_id: str
     camera_id: str
@@ -56,6 +56,8 @@ class CameraConnection:
     fps_in: float = 0.0
     fps_analysed: float = 0.0
     fps_dropped: float = 0.0
+    fps_still: float = 0.0
+    """Passed over, since they showed nothing new."""
     latency_p50_ms: float | None = None
     """From capture to result."""
     latency_p95_ms: float | None = None

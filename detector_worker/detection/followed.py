@@ -1,7 +1,7 @@
-"""One track as an object, where the hot path's arrays end, and whether a new object is an old one come back."""
+"""One track as an object, where the hot path's arrays end."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Self
 
@@ -9,15 +9,15 @@ import numpy as np
 
 from detector_worker.core.entities import BoundingBox, DetectionResult, Shot, Visit
 from detector_worker.core.frame import Frame
-from detector_worker.detection.appearance import Histogram, likeness
+from detector_worker.detection.appearance import ALIKE, Appearance, likeness
 
-__all__ = ["Followed", "Parts", "find_returned"]
+__all__ = ["Followed", "Parts"]
 
-_NEAR_SIZES: Final = 1.0  # distance of the centres, in sizes (square root of the area) of the smaller box
-_SIMILAR_AREA: Final = 0.4
 _STANDING_IOU: Final = 0.8  # boxes of one place, of an object that stands
 _STANDING_S: Final = 1.0  # in one place for so long: it stands
-_ALIKE: Final = 0.85  # measured on street footage: see the folder's README
+_LOOKS_KEPT: Final = 3
+_HIDDEN: Final = 0.5  # of an object's place behind another box: it cannot be expected to be seen
+_NEARER: Final = 0.1  # so much lower, in heights of its box, what stands before an object ends in the picture
 
 Parts = tuple[DetectionResult, ...]
 
@@ -39,6 +39,8 @@ class Followed:
     place_since_s: float = field(init=False)
     sure_s: float = field(init=False)  # when it was surely seen last
     left: bool = False  # it drove out of the picture: what enters there is somebody else
+    covered_s: float = -math.inf  # when something before it was last seen to hide it, since it went out of sight
+    bounds: BoundingBox = field(init=False)  # of what is looked at, in its latest frame
     parts: Parts = ()  # the latest, with this track's id, which says whose they are
     part_classes: set[str] = field(default_factory=set)  # of all its frames
     part_places: dict[str, tuple[BoundingBox, bool]] = field(default_factory=dict)
@@ -47,10 +49,13 @@ class Followed:
     """Confidence gathered by each class: a detector calls one vehicle a car in this frame and a truck in the next."""
     inside: int = 0  # the frames in which it was a part of something, less the others
     due_s: float | None = None  # since when its visit has waited for a large picture only
+    is_owed: bool = False  # it was lost before its visit began, which it was due: late is better than never
     triggered: bool = False  # it was seen clearly in a frame with a trigger class
     shots: list[Shot] = field(default_factory=list)  # until its visit begins: the best pictures, best first
     visit: Visit | None = None
-    appearance: Histogram | None = None  # known when its visit begins
+    looks: tuple[Appearance, ...] = ()  # the newest last: the light changes, and something may have stood before it
+    looked_s: float = -math.inf  # when it was looked at last
+    is_doubted: bool = False  # nobody looked for a while: what is seen in its place may be another
 
     def __post_init__(self) -> None:
         self.place, self.place_since_s, self.sure_s = self.first_box, self.first_s, self.first_s
@@ -62,7 +67,7 @@ class Followed:
         seen = DetectionResult(visit.class_name, visit.confidence, visit.bounding_box)
         followed.note(seen, visit.parts, visit.last_s, inside=False)
         followed.expected, followed.visit = visit.bounding_box, visit
-        followed.appearance = np.array(visit.appearance, np.float32) if visit.appearance else None
+        followed.looks = (np.array(visit.appearance, np.float32),) if visit.appearance else ()
         return followed
 
     @property
@@ -77,8 +82,29 @@ class Followed:
 
     @property
     def is_leaving(self) -> bool:
-        """True for what is out of sight and was on its way over the picture's edge, which it had been clear of."""
-        return self.left or (self.cut and self.seen_whole and self.sure_s - self.place_since_s < _STANDING_S)
+        """True for what is out of sight and was on its way over the picture's edge, which it had been clear of.
+
+        What stood when it was surely seen last is not, wherever its box seemed to go while something came to hide it.
+        """
+        return self.sure_s - self.place_since_s < _STANDING_S and (self.left or (self.cut and self.seen_whole))
+
+    @property
+    def stands(self) -> bool:
+        """True for what has been in one place for a while, whether it was surely seen there or not."""
+        return self.last_s - self.place_since_s >= _STANDING_S
+
+    @property
+    def waited_for_since_s(self) -> float:
+        """From when on it could have come back into sight, and did not."""
+        return max(self.last_s, self.covered_s)
+
+    def is_covered_by(self, box: BoundingBox) -> bool:
+        """True for what stood when it was seen last, and a box now hides the place: of something nearer to the camera.
+
+        What is nearer stands lower in the picture; whoever has taken the place itself does not.
+        """
+        hidden = self.place.shared_area(box) >= _HIDDEN * self.place.area
+        return self.stands and hidden and box.y2 > self.place.y2 + _NEARER * (self.place.y2 - self.place.y1)
 
     def note(self, detection: DetectionResult, parts: Parts, now_s: float, *, inside: bool) -> None:
         """It has been seen again, ``inside`` another object or for itself."""
@@ -89,10 +115,11 @@ class Followed:
         if self.visit is not None:
             self.go_on_with(self.visit)
 
-    def is_another(self, parts: Parts, bounds: BoundingBox) -> bool:
+    def is_other_than(self, parts: Parts, bounds: BoundingBox) -> bool:
         """True where a part is clear of the picture's edge after its like had gone over it, as a front that drove out.
 
-        A tracker hands the number of a vehicle that drives out to the one right behind it: their boxes overlap.
+        What is seen with these parts is another, though a tracker hands it the number of the one that drives out right
+        before it, since their boxes overlap.
         """
         for name, (place, left) in self.part_places.items():
             boxes = [part.bounding_box for part in parts if part.class_name == name] if left else []
@@ -102,6 +129,7 @@ class Followed:
 
     def note_parts(self, bounds: BoundingBox) -> None:
         """Its parts were seen just now, at these places."""
+        self.bounds = bounds
         for part in self.parts:
             self.part_places[part.class_name] = part.bounding_box, _is_at_edge(part.bounding_box, bounds)
 
@@ -112,6 +140,11 @@ class Followed:
         self.cut, self.sure_s = cut, self.last_s
         self.seen_whole |= not cut
 
+    def continues(self, earlier: Self) -> None:
+        """It is the object of a lost track without a visit."""
+        self.first_s, self.triggered = earlier.first_s, self.triggered or earlier.triggered
+        self.shots = sorted((*self.shots, *earlier.shots), key=lambda shot: -shot.quality)
+
     def go_on_with(self, visit: Visit) -> None:
         """It is this visit's object, which is brought up to date."""
         self.visit = visit
@@ -119,9 +152,22 @@ class Followed:
         visit.bounding_box, visit.last_s = self.detection.bounding_box, self.last_s
         visit.confidence = max(visit.confidence, self.detection.confidence)
 
-    def moment(self, frame: Frame, quality: float = 0.0) -> Shot:
+    def remember(self, look: Appearance | None, now_s: float) -> None:
+        """It looks like this now; kept with its visit too, for a restart."""
+        self.looked_s, self.is_doubted = now_s, False
+        if look is not None:
+            self.looks = (*self.looks, look)[-_LOOKS_KEPT:]
+            if self.visit is not None:
+                self.visit.appearance = tuple(round(float(one), 4) for one in look)
+
+    def looks_like(self, looks: Sequence[Appearance]) -> bool:
+        """True unless it never looked like any of these; of what is unknown nothing can be said."""
+        pairs = [likeness(own, other) for own in self.looks for other in looks]
+        return not pairs or max(pairs) >= ALIKE
+
+    def moment(self, frame: Frame, quality: float = 0.0, *, is_clear: bool = True) -> Shot:
         """Return the group as it was seen last, the object itself first."""
-        return Shot(frame, (replace(self.detection, class_name=self.class_name), *self.parts), quality)
+        return Shot(frame, (replace(self.detection, class_name=self.class_name), *self.parts), quality, is_clear)
 
 
 def _is_at_edge(part: BoundingBox, bounds: BoundingBox) -> bool:
@@ -130,36 +176,3 @@ def _is_at_edge(part: BoundingBox, bounds: BoundingBox) -> bool:
     return (
         min(part.x1 - bounds.x1, bounds.x2 - part.x2) <= reach or min(part.y1 - bounds.y1, bounds.y2 - part.y2) <= reach
     )
-
-
-def find_returned(others: Iterable[Followed], arrival: Followed, *, reentry_s: float) -> Followed | None:
-    """Return which of the others an object is, come back; None if it is a new one.
-
-    It is one of the same class that was last seen at most ``reentry_s`` before it, whose last place, or the one where
-    it would have gone, is near the object's first, and that looked alike. Of several, the nearest.
-    """
-    possible = [
-        other
-        for other in others
-        if 0 < arrival.first_s - other.last_s <= reentry_s
-        and not other.is_leaving
-        and other.class_name.casefold() == arrival.class_name.casefold()
-        and _distance(arrival, other) <= _NEAR_SIZES
-        and _may_look_alike(arrival.appearance, other.appearance)
-    ]
-    return min(possible, key=lambda other: _distance(arrival, other), default=None)
-
-
-def _distance(arrival: Followed, other: Followed) -> float:
-    """Return the distance in sizes to the nearest place of about the arrival's own area; infinite without one."""
-    box, distances = arrival.first_box, [math.inf]
-    for place in (other.detection.bounding_box, other.expected):
-        small, large = sorted((max(box.area, 1.0), max(place.area, 1.0)))
-        if small / large >= _SIMILAR_AREA:
-            gap = box.x1 + box.x2 - place.x1 - place.x2, box.y1 + box.y2 - place.y1 - place.y2
-            distances.append(math.hypot(*gap) / 2 / math.sqrt(small))
-    return min(distances)
-
-
-def _may_look_alike(first: Histogram | None, second: Histogram | None) -> bool:
-    return first is None or second is None or likeness(first, second) >= _ALIKE

@@ -6,14 +6,15 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from detector_worker.core.entities import Detections
+from detector_worker.core.entities import BoundingBox, Detections
 from detector_worker.detection.box_math import area, containment_matrix
 
-__all__ = ["GroupRules", "find_wholes"]
+__all__ = ["GroupRules", "find_wholes", "is_hidden"]
 
 _INSIDE: Final = 0.8  # this share of a part lies in its whole
 _LARGEST_PART: Final = 0.6
 """A part has at most this share of its whole's area; what is about as large is the same object, seen twice."""
+_COVERED: Final = 0.1  # from this share of a box on, what lies before the object changes how it looks
 _SAME_CONTAINMENT: Final = 0.05  # wholes that contain a part equally well, but for this, are told apart by their size
 
 
@@ -37,6 +38,13 @@ def find_wholes(detections: Detections, can_be_part: NDArray[np.bool_]) -> NDArr
     while (nested := (whole >= 0) & (whole[whole] >= 0)).any():  # ends, since each whole is larger than its part
         whole[nested] = whole[whole[nested]]
     return whole
+
+
+def is_hidden(box: BoundingBox, detections: Detections) -> bool:
+    """True if one of the detections covers a part of an object: what is nearer to the camera stands lower in it."""
+    own, xyxy = np.array([[box.x1, box.y1, box.x2, box.y2]]), detections.xyxy.astype(np.float64)
+    covers = containment_matrix(own, xyxy)[0] > _COVERED
+    return bool((covers & (xyxy[:, 3] > box.y2) & (containment_matrix(xyxy, own)[:, 0] < _INSIDE)).any())
 
 
 class GroupRules:

@@ -37,6 +37,7 @@ class TrackTable:
     """One row a track, in ascending order of ``track_id``; arrays are of shape (N,), or (N, 4) for cx, cy, w, h."""
 
     track_id: NDArray[np.int64]
+    class_id: NDArray[np.int32]  # of its first detection
     hits: NDArray[np.int64]  # detections matched so far, the first one included
     unseen_s: Floats  # since its last detection
     missing_s: Floats  # since the first analysed frame without it; negative while it is seen
@@ -48,21 +49,22 @@ class TrackTable:
     velocity_variance: Floats
 
     @classmethod
-    def begin(cls, track_id: NDArray[np.int64], xyxy: Floats) -> Self:
+    def begin(cls, track_id: NDArray[np.int64], class_id: NDArray[np.int32], xyxy: Floats) -> Self:
         """Begin tracks with their first detections: standing, with a speed that may be anything."""
         position = to_cxcywh(xyxy)
-        size, zeros = _size(position), np.zeros_like(position)
+        area, zeros = _area(position), np.zeros_like(position)
         return cls(
             track_id=track_id,
+            class_id=class_id,
             hits=np.ones_like(track_id),
             unseen_s=np.zeros(len(xyxy)),
             missing_s=np.full(len(xyxy), -np.inf),
             expected=xyxy,
             position=position,
             velocity=zeros,
-            position_variance=(_MEASURED_STD * size) ** 2,
+            position_variance=_MEASURED_STD**2 * area,
             covariance=zeros.copy(),
-            velocity_variance=(_FIRST_SPEED_STD * size) ** 2,
+            velocity_variance=_FIRST_SPEED_STD**2 * area,
         )
 
     def append(self, other: Self) -> None:
@@ -75,9 +77,9 @@ class TrackTable:
         for name in self.__slots__:
             setattr(self, name, getattr(self, name)[mask])
 
-    def predict(self, elapsed_s: float) -> None:
-        """Move all tracks on."""
-        spread = (_ACCELERATION_STD * _size(self.position)) ** 2
+    def predict(self, elapsed_s: float, *, unrest: float = 1.0) -> None:
+        """Move all tracks on; ``unrest`` tells how many times stronger than usual accelerations are."""
+        spread = (_ACCELERATION_STD * unrest) ** 2 * _area(self.position)
         self.position += self.velocity * elapsed_s
         self.position_variance += (
             2 * elapsed_s * self.covariance + elapsed_s**2 * self.velocity_variance + spread * (elapsed_s**4 / 4)
@@ -90,21 +92,31 @@ class TrackTable:
         self.velocity_variance *= fading**2
         self.expected = to_xyxy(self.position)
 
-    def correct(self, rows: Rows, xyxy: Floats) -> None:
-        """Give each of K distinct rows its detection, shape (K, 4)."""
-        measured = to_cxcywh(xyxy)
-        variance, covariance = self.position_variance[rows], self.covariance[rows]
-        doubt = variance + (_MEASURED_STD * _size(measured)) ** 2
-        gain, velocity_gain = variance / doubt, covariance / doubt
-        surprise = measured - self.position[rows]
-        self.position[rows] += gain * surprise
-        self.velocity[rows] += velocity_gain * surprise
-        self.position_variance[rows] -= gain * variance
-        self.covariance[rows] -= gain * covariance
-        self.velocity_variance[rows] -= velocity_gain * covariance
+    def correct(self, rows: Rows, xyxy: Floats) -> Floats:
+        """Give each of K distinct rows its detection, shape (K, 4).
+
+        Returns:
+            How surprising the place of each was, shape (K,): the squared distance of its centre from where it was
+            expected, over its variance. The mean is 1 while the noise is what it is taken for.
+        """
+        # All rows are reckoned, those without a detection with a gain of nothing: quicker than picking out and putting
+        # back each array's rows.
+        measured, gain = self.position.copy(), np.zeros((len(self.hits), 1))
+        measured[rows], gain[rows] = to_cxcywh(xyxy), 1.0
+        surprise = measured - self.position
+        doubt = self.position_variance + _MEASURED_STD**2 * _area(measured)
+        gain = gain / doubt
+        gain, velocity_gain = gain * self.position_variance, gain * self.covariance
+        self.position += gain * surprise
+        self.velocity += velocity_gain * surprise
+        self.position_variance -= gain * self.position_variance
+        self.velocity_variance -= velocity_gain * self.covariance
+        self.covariance -= gain * self.covariance
         self.hits[rows] += 1
         self.unseen_s[rows] = 0.0
         self.missing_s[rows] = -np.inf
+        surprise_squared: Floats = (surprise[rows, :2] ** 2 / doubt[rows, :2]).sum(axis=1) * 0.5
+        return surprise_squared
 
     def squared_distance(self, rows: Rows, xyxy: Floats) -> Floats:
         """Return how surprising each detection would be for each row: squared Mahalanobis distance, shape (R, K).
@@ -113,18 +125,18 @@ class TrackTable:
         """
         measured = to_cxcywh(xyxy)
         gap = self.position[rows, None] - measured
-        doubt = self.position_variance[rows, None] + (_MEASURED_STD * _size(measured)) ** 2
+        doubt = self.position_variance[rows, None] + _MEASURED_STD**2 * _area(measured)
         distance: Floats = (gap**2 / doubt).sum(axis=2)
         return distance
 
     def sizes_per_s(self) -> Floats:
         """Return how fast each moves along x or y, whichever is more, shape (N,)."""
-        speed: Floats = (np.abs(self.velocity[:, :2]) / _size(self.position)).max(axis=1, initial=0.0)
+        speed: Floats = (np.abs(self.velocity[:, :2]) / np.sqrt(_area(self.position))).max(axis=1, initial=0.0)
         return speed
 
 
-def _size(cxcywh: Floats) -> Floats:
-    """Return the square roots of the areas, shape (N, 1)."""
+def _area(cxcywh: Floats) -> Floats:
+    """Return the areas, squares of the sizes: shape (N, 1)."""
     wh = np.maximum(cxcywh[:, 2:], 1.0)
-    size: Floats = np.sqrt(wh[:, :1] * wh[:, 1:])
-    return size
+    area: Floats = wh[:, :1] * wh[:, 1:]
+    return area

@@ -1,19 +1,30 @@
 """From detections to visits: one real object's stay before one camera is one visit."""
 
+import math
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Final
 
 import numpy as np
 
-from detector_worker.core.entities import BoundingBox, Detections, Visit, VisitEnded, VisitEvent, VisitStarted
+from detector_worker.core.entities import (
+    BoundingBox,
+    DetectionResult,
+    Detections,
+    Shot,
+    Visit,
+    VisitEnded,
+    VisitEvent,
+    VisitStarted,
+)
 from detector_worker.core.frame import Frame
 from detector_worker.core.outbox import SavedVisit
 from detector_worker.detection.appearance import appearance_of
 from detector_worker.detection.best_shots import add_shot, is_cut, quality_of, trim_shots
-from detector_worker.detection.followed import Followed, Parts, find_returned
-from detector_worker.detection.grouping import GroupRules, find_wholes
+from detector_worker.detection.departures import Departures, find_returned
+from detector_worker.detection.followed import Followed, Parts
+from detector_worker.detection.grouping import GroupRules, find_wholes, is_hidden
 from detector_worker.detection.stability_validator import StabilityValidator
 from detector_worker.detection.tracking_manager import TrackingManager
 from detector_worker.models.pipeline_config import StabilityConfig, TrackingConfig
@@ -21,9 +32,9 @@ from detector_worker.models.pipeline_config import StabilityConfig, TrackingConf
 __all__ = ["VisitTracker"]
 
 _GROWING_PER_S: Final = 0.25  # an object cut by the picture's edge whose box grows faster is still driving in
-_LONGEST_ABSENCE_S: Final = 600.0  # of a worker, after which whoever stands there counts as somebody else
 _LONGEST_WAIT_FOR_DETAIL_S: Final = 3.0
-_A_MOMENT_S: Final = 0.001
+_AWAITED_S: Final = 10.0  # for so long after an object went out of sight every frame is worth a look
+_LOOK_AGAIN_S: Final = 10.0  # so often an object's appearance is brought up to date
 _SETTLING_S: Final = 5.0  # how long the end of a visit is held back for a track that may yet turn out to be its object
 
 
@@ -54,66 +65,81 @@ class VisitTracker:
     ) -> None:
         self._camera_id, self._new_record_id = camera_id, new_record_id
         self._min_confidence, self._region = min_confidence, region
-        self._reentry_s = stability.reentry_seconds
+        self._reentry_s, self._longest_blink_s = stability.reentry_seconds, tracking.max_lost_seconds
         self._rules = GroupRules(expected=expected_classes, required=required_classes, trigger=trigger_classes)
-        self._tracks = TrackingManager(max_lost_seconds=tracking.max_lost_seconds, high_confidence=min_confidence)
+        self._tracks = TrackingManager(
+            max_lost_seconds=tracking.max_lost_seconds, high_confidence=min_confidence, class_aware=tracking.class_aware
+        )
         self._stability = StabilityValidator(
             min_frames=stability.min_frames, min_seconds=stability.min_seconds, min_iou=stability.min_iou
         )
         self._inside: Counter[str] = Counter()
         """By class: the objects that lived inside others, less those that were seen on their own."""
         self._followed: dict[int, Followed] = {}
-        self._departed: list[Followed] = []
-        """Out of sight, with visits that have not ended."""
-        self._unwatched: list[Followed] = []
-        """Taken over from before a restart, until the first frame."""
+        self._departed = Departures(reentry_s=stability.reentry_seconds)
         self._frame: Frame | None = None
+        self._watched_s = -math.inf  # until when somebody looked
         self.tracked = Detections.empty()
         """The newest frame's detections with their ``track_id``."""
 
     def live_visits(self) -> list[Visit]:
         """Return copies of the visits that have begun and not ended, those out of sight too; without pictures."""
-        return [replace(other.visit) for other in self._with_visit() if other.visit is not None]
+        every = (*self._followed.values(), *self._departed)
+        return [replace(followed.visit) for followed in every if followed.visit is not None]
+
+    def at_rest(self) -> bool:
+        """Return whether nothing would change if nobody looked, as long as the picture stays the same.
+
+        Every object was in the newest frame and stands there, with its visit or without a claim to one, and none is
+        waited for that went out of sight a moment ago.
+        """
+        now_s = self._tracks.now_s
+        awaited = any(now_s - one.waited_for_since_s <= _AWAITED_S and not one.is_leaving for one in self._departed)
+        return self._frame is not None and not awaited and all(map(self._is_settled, self._followed.values()))
 
     def restore(self, saved: Sequence[SavedVisit], *, now_s: float, now_utc_s: float) -> None:
         """Take over the visits of before a restart: each waits for its object as if it had just gone out of sight.
 
-        The re-entry time runs from the first frame on, since nobody looked before, unless that was for ten minutes.
+        The re-entry time runs from the first frame on, since nobody looked before, unless that was for half an hour.
         ``now_s`` (the lane's clock) and ``now_utc_s`` (seconds since 1970) are the same moment.
         """
-        for entry in saved:
-            last_s = now_s - max(0.0, now_utc_s - entry.last_seen_at)
-            first_s = last_s - (entry.visit.last_s - entry.visit.first_s)
-            visit = replace(entry.visit, first_s=first_s, last_s=last_s, shots=())
-            self._departed.append(Followed.of_visit(visit))
-        self._unwatched += self._departed
+        self._departed.take_over(saved, now_s=now_s, now_utc_s=now_utc_s)
 
     def update(self, detections: Detections, frame: Frame) -> list[VisitEvent]:
         """Take one analysed frame; returns what has begun and what has ended."""
-        for one in self._unwatched:
-            if frame.time_s - one.last_s <= _LONGEST_ABSENCE_S:
-                one.last_s = frame.time_s - _A_MOMENT_S
-        self._unwatched.clear()
-        self._frame, bounds = frame, self._bounds_in(frame)
+        was_away = frame.time_s - self._watched_s > self._longest_blink_s
+        self._frame, self._watched_s, bounds = frame, frame.time_s, self._bounds_in(frame)
         self.tracked = self._tracks.update_tracks(detections, frame.frame_id, time_s=frame.time_s, bounds=bounds)
         # What went out of sight comes first: it may go on at once in what is in sight.
         events = self._part_with_lost()
+        if was_away:
+            self._doubt_all()
         for followed in self._seen_clearly(self._look(frame, bounds)):
             if followed.visit is None:
                 self._take_picture(followed, frame, bounds)
                 arriving = followed.growth_per_s > _GROWING_PER_S and followed.cut
                 if not arriving and self._is_due(followed) and not self._waits_for_detail(followed, frame):
-                    events += self._begin(followed, frame)
-        trim_shots([followed.shots for followed in self._followed.values()])
-        return events + self._end_expired()
+                    events += self._begin(followed, followed.moment(frame))
+        trim_shots([followed.shots for followed in (*self._followed.values(), *self._departed)])
+        return [*events, *self._end_expired()]
+
+    def pass_over(self, time_s: float) -> None:
+        """Take a frame that shows what the last analysed one showed, and is therefore not analysed."""
+        self._watched_s = time_s
 
     def finish(self) -> list[VisitEvent]:
         """End everything, as at the end of a file; what was stable but still waiting has its visit even so."""
-        events = [event for followed in list(self._followed.values()) for event in self._begin_late(followed)]
+        self._tracks.lost = dict.fromkeys(self._followed, True)
+        events = [*self._part_with_lost(), *self._begin_owed(self._departed)]
         events += [VisitEnded(visit) for visit in self.live_visits()]
-        self._followed.clear()
         self._departed.clear()
         return events
+
+    def _doubt_all(self) -> None:
+        """Nobody looked for a while: who is gone may just have gone, and who is there may be another."""
+        self._departed.resume(self._tracks.now_s)
+        for followed in self._followed.values():
+            followed.is_doubted = followed.visit is not None
 
     def _bounds_in(self, frame: Frame) -> BoundingBox:
         width, height = frame.wh
@@ -134,10 +160,7 @@ class VisitTracker:
             track_id, box = result.track_id, result.bounding_box
             if track_id is None:
                 continue
-            followed = self._followed.get(track_id) or Followed(track_id, now_s, box)
-            if followed.visit is not None and followed.is_another(own_parts, bounds):
-                self._departed.append(followed)
-                followed = Followed(track_id, now_s, box)
+            followed = self._whose(track_id, result, own_parts, frame, bounds)
             followed.note(result, own_parts, now_s, inside=whole >= 0)
             followed.note_parts(bounds)
             if result.confidence >= self._min_confidence:
@@ -148,7 +171,33 @@ class VisitTracker:
             in_sight.append(followed)
         for followed in self._followed.values():
             followed.expected, followed.growth_per_s = outlook[followed.track_id]
+        self._departed.note_covered(in_sight, now_s)
         return in_sight
+
+    def _whose(self, track_id: int, seen: DetectionResult, parts: Parts, frame: Frame, bounds: BoundingBox) -> Followed:
+        """Return whose track it is: from now on another's, where it shows that the object with the visit has gone."""
+        followed = self._followed.get(track_id)
+        if followed is not None and followed.visit is not None:
+            if not followed.is_other_than(parts, bounds) and not self._looks_different(followed, seen, frame):
+                return followed
+            self._departed.add(followed)
+            followed = None
+        return followed or Followed(track_id, self._tracks.now_s, seen.bounding_box)
+
+    def _looks_different(self, followed: Followed, seen: DetectionResult, frame: Frame) -> bool:
+        """True if an object that nobody looked at for a while is not what stands in its place now.
+
+        What has been looked at all the time is believed, and how it looks is brought up to date: the light changes.
+        """
+        now_s, box = self._tracks.now_s, seen.bounding_box
+        is_due = followed.is_doubted or now_s - followed.looked_s >= _LOOK_AGAIN_S
+        if not is_due or seen.confidence < self._min_confidence or is_hidden(box, self.tracked):
+            return False
+        look = appearance_of(Shot(frame, (seen,), 0.0))
+        if followed.is_doubted and look is not None and not followed.looks_like([look]):
+            return True
+        followed.remember(look, now_s)
+        return False
 
     def _can_be_part(self, track_id: int | None, class_name: str) -> bool:
         """False for an object with a visit of its own, and for classes that are seen on their own mostly.
@@ -170,8 +219,11 @@ class VisitTracker:
         followed.triggered = True
         seen = followed.detection
         complete = self._rules.is_complete((followed.class_name, *(part.class_name for part in followed.parts)))
-        quality = quality_of(seen.bounding_box, seen.confidence, bounds, complete=complete, detailed=frame.shows_detail)
-        add_shot(followed.shots, followed.moment(frame, quality))
+        box, is_clear = seen.bounding_box, not is_hidden(seen.bounding_box, self.tracked)
+        quality = quality_of(
+            box, seen.confidence, bounds, complete=complete, detailed=frame.shows_detail, clear=is_clear
+        )
+        add_shot(followed.shots, followed.moment(frame, quality, is_clear=is_clear))
 
     def _is_due(self, followed: Followed) -> bool:
         """True if this is an object in its own right, stable, with the wanted classes, and without a visit so far."""
@@ -182,6 +234,16 @@ class VisitTracker:
             and self._rules.is_wanted({followed.class_name, *followed.part_classes})
         )
 
+    def _is_settled(self, followed: Followed) -> bool:
+        """True if another look at the same picture would tell no more of an object; parts go with their whole."""
+        if followed.is_part:
+            return True
+        track_id = followed.track_id
+        decided = followed.visit is not None or (
+            self._stability.is_detection_stable(track_id) and not self._is_due(followed)
+        )
+        return decided and followed.last_s == self._tracks.now_s and followed.stands
+
     def _waits_for_detail(self, followed: Followed, frame: Frame) -> bool:
         """True while the camera's large stream is still being opened: its pictures are what is kept of a visit."""
         if frame.shows_detail:
@@ -190,16 +252,17 @@ class VisitTracker:
             followed.due_s = self._tracks.now_s
         return self._tracks.now_s - followed.due_s < _LONGEST_WAIT_FOR_DETAIL_S
 
-    def _begin(self, followed: Followed, frame: Frame, *, late: bool = False) -> list[VisitEvent]:
+    def _begin(self, followed: Followed, now: Shot | None = None) -> list[VisitEvent]:
         """Begin a visit now, or late at its best moment, or go on with the one whose object has come back."""
-        shots = tuple(followed.shots) or (followed.moment(frame),)
-        moment = shots[0] if late else followed.moment(frame)
-        followed.shots.clear()
         self._stability.forget(followed.track_id)
         self._inside[followed.class_name] -= 1
-        followed.appearance = appearance_of(shots[0])
+        if (clear := next((shot for shot in followed.shots if shot.is_clear), None)) is not None:
+            followed.remember(appearance_of(clear), self._tracks.now_s)
         if self._go_on(followed):
             return []
+        shots = tuple(followed.shots)
+        followed.shots.clear()
+        moment = now or shots[0]
         whole, *parts = moment.detections
         followed.visit = Visit(
             record_id=self._new_record_id(),
@@ -213,58 +276,51 @@ class VisitTracker:
             captured_at=moment.frame.captured_at,
             frame_id=moment.frame.frame_id,
             parts=tuple(parts),
-            appearance=()
-            if followed.appearance is None
-            else tuple(round(float(one), 4) for one in followed.appearance),
+            appearance=tuple(round(float(one), 4) for one in followed.looks[-1]) if followed.looks else (),
         )
         # The pictures go with the event alone: a visit may last for days, its pictures need not.
         return [VisitStarted(replace(followed.visit, shots=shots), moment.frame)]
 
-    def _begin_late(self, followed: Followed) -> list[VisitEvent]:
-        """Begin the visit of an object that is lost before it had driven in."""
-        if self._frame is None or not followed.triggered or not self._is_due(followed):
-            return []
-        return self._begin(followed, self._frame, late=True)
-
     def _go_on(self, followed: Followed) -> bool:
         """Give an object the visit it continues, if there is one, of an object that went out of sight before."""
-        returned = find_returned(self._with_visit(), followed, reentry_s=self._reentry_s)
-        if returned is None or returned.visit is None:
+        returned = find_returned((*self._followed.values(), *self._departed), followed, reentry_s=self._reentry_s)
+        if returned is None:
             return False
         if returned in self._departed:
             self._departed.remove(returned)
         else:  # still looked for, but under its new number from now on
             del self._followed[returned.track_id]
+        if returned.visit is None:
+            followed.continues(returned)
+            return False
         followed.go_on_with(returned.visit)
         return True
 
-    def _with_visit(self) -> list[Followed]:
-        return [other for other in (*self._followed.values(), *self._departed) if other.visit is not None]
-
     def _part_with_lost(self) -> list[VisitEvent]:
-        """Let go of lost tracks; their visits wait for the objects to come back."""
+        """Let go of lost tracks, which are waited for, but for those that have driven out without a visit."""
         events: list[VisitEvent] = []
         gone = [self._followed.pop(track_id) for track_id in self._tracks.lost if track_id in self._followed]
         # Those with visits first: one without may be one of them, come back.
         for followed in sorted(gone, key=lambda followed: followed.visit is None):
-            events += self._begin_late(followed)
-            if followed.visit is not None:
-                followed.left = self._tracks.lost[followed.track_id]
-                self._departed.append(followed)
+            followed.left = self._tracks.lost[followed.track_id]
+            followed.is_owed = followed.triggered and self._is_due(followed)
+            if followed.is_owed and followed.is_leaving:
+                events += self._begin_owed([followed])
+            if followed.is_owed or followed.visit is not None:
+                self._departed.add(followed)
             elif followed.is_part and self._stability.is_detection_stable(followed.track_id):
                 self._inside[followed.class_name] += 1
             self._stability.forget(followed.track_id)
         return events
 
+    def _begin_owed(self, lost: Iterable[Followed]) -> list[VisitEvent]:
+        """Begin the visits of objects that were lost before they had driven in."""
+        owed = [followed for followed in lost if followed.is_owed and followed.visit is None]
+        return [event for followed in owed if followed.shots for event in self._begin(followed)]
+
     def _end_expired(self) -> list[VisitEvent]:
         """End the visits whose object stayed away, unless one that is not stable yet may be it."""
         now_s = self._tracks.now_s
         young = [new for new in self._followed.values() if new.visit is None and now_s - new.first_s <= _SETTLING_S]
-        expired = [
-            old
-            for old in self._departed
-            if now_s - old.last_s > self._reentry_s
-            and not any(find_returned((old,), new, reentry_s=self._reentry_s) for new in young)
-        ]
-        self._departed = [old for old in self._departed if old not in expired]
-        return [VisitEnded(old.visit) for old in expired if old.visit is not None]
+        expired = self._departed.let_go(now_s, young)
+        return self._begin_owed(expired) + [VisitEnded(old.visit) for old in expired if old.visit is not None]

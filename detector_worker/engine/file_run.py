@@ -28,7 +28,8 @@ class FileRun:
 
     Attributes:
         frames: Decoded ones.
-        analysed: Fewer than ``frames`` only where the archive has a rate of its own.
+        analysed: Those in which objects were looked for; the archive's own rate leaves out others.
+        still: Passed over, since they showed nothing new.
         seconds: From the first frame to the last run's end; loading models is not counted.
         visits: By record id.
         results: Finished runs, by record id.
@@ -42,7 +43,7 @@ class FileRun:
         on_run: Callable[[LaneResult], None],
     ) -> None:
         """``on_analysed`` is called in an analysis thread, before the next frame is analysed."""
-        self.frames = self.analysed = 0
+        self.frames = self.analysed = self.still = 0
         self.seconds = 0.0
         self.visits: dict[str, Visit] = {}
         self.results: dict[str, LaneResult] = {}
@@ -65,6 +66,7 @@ class FileRun:
             began_s = time.monotonic()
             await asyncio.to_thread(self._read, video, lane)
             group.unschedule(lane)
+            self.still = lane.still
             self._note(await group.finish_visits(lane))
             self.seconds = time.monotonic() - began_s
         finally:

@@ -19,6 +19,8 @@ class LaneReport:
     fps_in: float
     fps_analysed: float
     fps_dropped: float
+    fps_still: float
+    """Passed over, since they showed nothing new."""
     latency_ms: tuple[float, float] | None
     """Median and 95th percentile, from capture to analysed."""
     errors: int

@@ -14,6 +14,7 @@ from detector_worker.core.clock import Clock
 from detector_worker.core.entities import DetectionResult, Detections, Visit, VisitEvent
 from detector_worker.core.frame import Frame
 from detector_worker.core.outbox import SavedVisit
+from detector_worker.detection.motion import MotionGate
 from detector_worker.detection.overlay import TrackSayings
 from detector_worker.detection.tracking_manager import unsure_confidence
 from detector_worker.detection.visits import VisitTracker
@@ -61,6 +62,7 @@ class Lane:
         loaded: LoadedPipeline,
         *,
         detector: YOLODetector,
+        gate: MotionGate | None,
         visits: VisitTracker,
         executor: PipelineExecutor,
         slot: FrameSlot,
@@ -70,8 +72,9 @@ class Lane:
     ) -> None:
         """Wire a lane.
 
-        ``emit`` takes each analysed frame in the analysis thread, ``wake`` tells that one waits, ``make_ready``
-        compiles the detector for pictures of a size, or begins to.
+        ``gate`` tells which frames show nothing new (None: all are analysed), ``emit`` takes each analysed frame in the
+        analysis thread, ``wake`` tells that one waits, ``make_ready`` compiles the detector for pictures of a size, or
+        begins to.
         """
         self.spec, self.loaded, self.pipeline = spec, loaded, loaded.config
         self.executor, self.visits, self.slot, self.wake = executor, visits, slot, wake
@@ -83,12 +86,12 @@ class Lane:
         self.runs_under_way = 0
         self.sayings = TrackSayings()
         self.newest: tuple[Frame, Detections] | None = None
-        """The frame that was analysed last, with what was tracked in it; for whoever wants to see them."""
+        """The newest frame that was taken, with what is tracked in it; for whoever wants to see them."""
         self.detector = detector
-        self._emit, self._make_ready = emit, make_ready
+        self._gate, self._emit, self._make_ready = gate, emit, make_ready
         self._is_retired = False
         self._in_flight = False
-        self._arrived, self._analysed, self._dropped = RateMeter(), RateMeter(), RateMeter()
+        self._arrived, self._analysed, self._dropped, self._still = (RateMeter() for _ in range(4))
         self._latency = LatencyWindow()
         self._saved_s = float("-inf")
 
@@ -156,6 +159,11 @@ class Lane:
         return tuple(SavedVisit(self.spec.subscription_id, visit, utc_s + visit.last_s) for visit in visits)
 
     @property
+    def still(self) -> int:
+        """How many frames were passed over, since they showed nothing new."""
+        return self._still.total
+
+    @property
     def is_idle(self) -> bool:
         """No frame waits and none is in flight."""
         return not self._in_flight and self.slot.waiting_since_s() is None
@@ -183,6 +191,7 @@ class Lane:
             fps_in=self._arrived.per_second(now_s),
             fps_analysed=self._analysed.per_second(now_s),
             fps_dropped=self._dropped.per_second(now_s),
+            fps_still=self._still.per_second(now_s),
             latency_ms=self._latency.percentiles_ms(),
             errors=errors,
             reconnects=reconnects,
@@ -205,6 +214,24 @@ class Lane:
         return model.is_ready_for(wh)
 
     def _analyse(self, frame: Frame) -> None:
+        """Look for objects, unless the frame shows nothing that the last analysed ones did not."""
+        if self._gate is None:
+            self._detect(frame)
+        elif self._gate.is_still(frame):
+            self._pass_over(frame)
+        else:
+            self._detect(frame)
+            self._gate.note_analysed(at_rest=self.visits.at_rest())
+
+    def _pass_over(self, frame: Frame) -> None:
+        """What was tracked is still there, and whoever watches the detections is told so."""
+        self.visits.pass_over(frame.time_s)
+        self.newest = frame, self.visits.tracked
+        self._still.add(time.monotonic())
+        if self.live_detections:
+            self._emit(self, Analysed(frame, self.visits.tracked, events=[], live_visits=[]))
+
+    def _detect(self, frame: Frame) -> None:
         floor = unsure_confidence(self.pipeline.min_confidence)
         detections = self._keep_wanted(self.detector.detect(frame, floor, region=self.spec.crop))
         events = self.visits.update(detections, frame)

@@ -12,6 +12,7 @@ from detector_worker.core.clock import Clock
 from detector_worker.core.config import Configuration
 from detector_worker.core.exceptions import MessageProcessingError
 from detector_worker.core.outbox import Outbox
+from detector_worker.detection.motion import MotionGate
 from detector_worker.detection.visits import VisitTracker
 from detector_worker.detection.yolo_detector import YOLODetector
 from detector_worker.engine.engine import SubscriptionSpec
@@ -68,7 +69,7 @@ class LaneMaker:
 
         Args:
             spec: What to analyse, and with which archive.
-            lossless: For files: no frame is passed over but those that the archive's own rate leaves out.
+            lossless: For files: no frame is dropped but those that the archive's own rate leaves out.
             observe: Takes every analysed frame, in the analysis thread.
 
         Raises:
@@ -95,6 +96,7 @@ class LaneMaker:
                 spec,
                 loaded,
                 detector=detector,
+                gate=_motion_gate(spec, pipeline),
                 visits=_visit_tracker(spec, pipeline),
                 executor=PipelineExecutor(actions=actions, detectors=detectors, run_inference=self._scheduler.run),
                 slot=FrameSlot(target_fps=rate or (None if lossless else self._default_fps), lossless=lossless),
@@ -162,6 +164,14 @@ def _both(
         emit(lane, analysed)
 
     return observe_and_emit
+
+
+def _motion_gate(spec: SubscriptionSpec, pipeline: PipelineConfig) -> MotionGate | None:
+    """Make what tells which frames of a subscription need no look, if its archive wants that."""
+    if not pipeline.motion.enabled:
+        return None
+    ignored, recheck_s = spec.options.ignore_masks, pipeline.motion.recheck_seconds
+    return MotionGate(recheck_seconds=recheck_s, region=spec.crop, ignored=ignored)
 
 
 def _visit_tracker(spec: SubscriptionSpec, pipeline: PipelineConfig) -> VisitTracker:

@@ -104,6 +104,7 @@ class ReadModel:
             fps_in=lane.fps_in,
             fps_analysed=lane.fps_analysed,
             fps_dropped=lane.fps_dropped,
+            fps_still=lane.fps_still,
             latency_p50_ms=p50_ms,
             latency_p95_ms=p95_ms,
             errors=lane.errors,

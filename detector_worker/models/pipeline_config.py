@@ -52,6 +52,8 @@ class TrackingConfig(Settings):
     method: Literal["bytetrack"] = "bytetrack"
     max_lost_seconds: Positive = 2.0
     """How long a track is kept without a match."""
+    class_aware: bool = False
+    """True: an object keeps its class; false where the detector calls one vehicle a car now and a truck then."""
 
 
 class StabilityConfig(Settings):
@@ -67,10 +69,11 @@ class StabilityConfig(Settings):
 
 
 class MotionConfig(Settings):
-    """Whether frames without motion are passed over."""
+    """Frames that show nothing new, while every object stands, are passed over."""
 
     enabled: bool = True
-    recheck_seconds: Positive | None = None
+    """False: every frame is analysed, as far as the rate allows."""
+    recheck_seconds: Positive = 5.0
     """How often a still scene is looked at all the same."""
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import astuple, dataclass
 from fractions import Fraction
@@ -16,10 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector_worker.core.exceptions import ConfigurationError
-from detector_worker.simulator.scenes.geometry import PICTURE_WH, STOP_DISTANCES_M, SceneCamera
-from detector_worker.simulator.scenes.light import LIGHTS, Light
+from detector_worker.simulator.scenes.casting import Casting
+from detector_worker.simulator.scenes.geometry import PICTURE_WH, SceneCamera
+from detector_worker.simulator.scenes.kinds import SceneKind, light_of, stop_distances_m, write_script
+from detector_worker.simulator.scenes.light import Light
+from detector_worker.simulator.scenes.light_plan import LightPlan
+from detector_worker.simulator.scenes.mast import Mast
 from detector_worker.simulator.scenes.record import Recorder, ignore_masks
-from detector_worker.simulator.scenes.script import Script, write_script
+from detector_worker.simulator.scenes.script import Script
 from detector_worker.simulator.scenes.stage import Person, Stage, Vehicle
 from detector_worker.simulator.scenes.truth import SceneTruth
 
@@ -27,6 +31,7 @@ __all__ = ["Film", "FilmOrder", "make_film"]
 
 _KEY_FRAME_EVERY_S: Final = 2.0
 _FILMS_KEPT: Final = 256
+_STEPS_A_SECOND: Final = 1.9
 _ENCODING: Final = {
     "preset": "ultrafast",
     "tune": "zerolatency",
@@ -49,6 +54,8 @@ class FilmOrder:
     fps: float = 10.0
     shortest_stop_s: float = 4.0
     longest_stop_s: float = 60.0
+    """How long those that park stand."""
+    scene: SceneKind = "mix"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,47 +100,57 @@ def make_film(order: FilmOrder, *, cache: Path, progress: Callable[[float], None
 
 
 def _render(order: FilmOrder, path: Path, progress: Callable[[float], None]) -> SceneTruth:
-    rng = random.Random(f"film {order.seed} {order.camera}")
+    rng = random.Random(f"film {'' if order.scene == 'mix' else order.scene + ' '}{order.seed} {order.camera}")
     # Dealt out, not drawn: any five cameras in a row show small plates and large ones.
-    stop_m = STOP_DISTANCES_M[(order.seed + order.camera) % len(STOP_DISTANCES_M)]
-    camera = SceneCamera.random(rng, stop_m=stop_m)
-    light = Light.make(LIGHTS[(order.camera - 1) % len(LIGHTS)], rng)
-    script = write_script(
-        camera,
-        rng,
-        vehicles=order.vehicles,
-        shortest_stop_s=order.shortest_stop_s,
-        longest_stop_s=order.longest_stop_s,
-    )
-    recorder = Recorder(f"cam-{order.camera}", script, light)
-    _encode(
-        path, order.fps, _pictures(order, Stage(camera, light, seed=rng.getrandbits(32)), script, recorder, progress)
-    )
+    distances = stop_distances_m(order.scene)
+    camera = SceneCamera.random(rng, stop_m=distances[(order.seed + order.camera) % len(distances)])
+    light = Light.make(light_of(order.scene, order.camera), rng)
+    casting = Casting(camera, rng, order.vehicles, order.shortest_stop_s, order.longest_stop_s)
+    script = write_script(order.scene, casting)
+    seed = rng.getrandbits(32)
+    is_parked = order.scene == "parked"
+    lights = LightPlan.passing_day(rng, script.duration_s) if is_parked else LightPlan.constant(light)
+    mast = Mast(seed) if order.scene == "shake" else None
+    stages = [Stage(camera, one, seed=seed, mast=mast, light_changes=is_parked) for one in lights.lights]
+    recorder = Recorder(f"cam-{order.camera}", script, lights)
+    shots = _Shots(script, lights, stages, order.fps)
+    _encode(path, order.fps, _pictures(shots, recorder, progress))
     return SceneTruth(
         camera_id=f"cam-{order.camera}",
         seed=order.seed,
-        light=light.name,
+        light="changing" if is_parked else light.name,
         fps=order.fps,
         duration_s=round(script.duration_s * order.fps) / order.fps,
         wh=PICTURE_WH,
-        ignore_masks=ignore_masks(camera),
+        ignore_masks=ignore_masks(camera, queue_gap_m=script.queue_gap_m),
         vehicles=recorder.vehicles(longest_stop_s=order.longest_stop_s),
+        scene=order.scene,
     )
 
 
-def _pictures(
-    order: FilmOrder, stage: Stage, script: Script, recorder: Recorder, progress: Callable[[float], None]
-) -> Iterator[NDArray[np.uint8]]:
-    count = round(script.duration_s * order.fps)
+@dataclass(frozen=True, slots=True)
+class _Shots:
+    script: Script
+    lights: LightPlan
+    stages: Sequence[Stage]
+    """For each of the lights."""
+    fps: float
+
+
+def _pictures(shots: _Shots, recorder: Recorder, progress: Callable[[float], None]) -> Iterator[NDArray[np.uint8]]:
+    arrivals, count = shots.script.arrivals, round(shots.script.duration_s * shots.fps)
     for number in range(count):
-        film_s = number / order.fps
-        present = [(index, one, z) for index, one in enumerate(script.arrivals) if (z := one.z_at(film_s)) is not None]
+        film_s = number / shots.fps
+        present = [(index, one, z) for index, one in enumerate(arrivals) if (z := one.z_at(film_s)) is not None]
+        vehicles = [Vehicle(one.look, one.x, z, one.is_lit_at(film_s)) for _, one, z in present]
         people = [
-            Person(one.walker, x, one.z, (film_s - one.starts_s) * 1.9, one.to_x < one.from_x)
-            for one in script.crossings
-            if (x := one.x_at(film_s)) is not None
+            Person(one.walker, *place, one.walked_s(film_s) * _STEPS_A_SECOND, one.to_left)
+            for one in shots.script.crossings
+            if (place := one.place_at(film_s)) is not None
         ]
-        picture, seen = stage.picture([Vehicle(one.look, one.x, z) for _, one, z in present], people, number)
+        light, other, share = shots.lights.at(film_s)
+        turning = (shots.stages[other], share) if share else None
+        picture, seen = shots.stages[light].picture(vehicles, people, number, film_s=film_s, turning=turning)
         recorder.note(film_s, [index for index, _, _ in present], seen)
         if number % 10 == 0:
             progress(number / count)

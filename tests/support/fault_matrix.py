@@ -90,7 +90,7 @@ class _Films:
     def __init__(self, folder: Path) -> None:
         squares = (Square("red", (32.0, 100.0), (96.0, 0.0)), Square("green", (240.0, 30.0)))
         self.plain, self.other, self.dense = (folder / f"{name}.mp4" for name in ("plain", "other", "dense"))
-        self.archive = write_tiny_mpta(folder / "tiny.mpta", detector_hw=(192, 320))
+        self.archive = write_tiny_mpta(folder / "tiny.mpta", detector_hw=(192, 320), motion={"enabled": False})
         for path, wh, gop in ((self.plain, _WH, 10), (self.other, _OTHER_WH, 10), (self.dense, _DENSE_WH, 4)):
             write_tiny_clip(path, squares=squares, wh=wh, fps=_FPS, seconds=2.0, gop=gop)
         self._truths = {CORRUPT.camera_id: [_pictures(self.dense)]}

@@ -1,20 +1,22 @@
 """Records against what really happened. Pure: times, boxes and values in, figures and explanations out."""
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from detector_worker.core.entities import BoundingBox
 from detector_worker.simulator.scenes.truth import Box, SceneTruth, VehicleTruth
 from detector_worker.simulator.screen import SentPicture
 
-__all__ = ["Comparison", "PlayedFilm", "Record", "compare", "newest_sent"]
+__all__ = ["Comparison", "Finding", "PlayedFilm", "Record", "compare", "newest_sent"]
 
 _TOLERANCE_S: Final = 0.05
 """A camera's picture may bear a time a little before the one at which it was sent."""
 _LEAST_IOU: Final = 0.4
+_SHOWN_S: Final = 2.0
+"""A vehicle of which less was sent while it stood, since the camera was out of order, is nobody's to record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,19 @@ class PlayedFilm:
 
 
 @dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is not as it should be, and where in the film it can be seen."""
+
+    kind: Literal["missed", "extra", "reading"]
+    camera_id: str
+    film_s: float
+    vehicle_id: str | None
+    xyxy: Box | None
+    """Of the record; None for a vehicle that has none."""
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Comparison:
     """How the records fit."""
 
@@ -52,8 +67,15 @@ class Comparison:
     body_correct: int
     plate_correct: int
     plate_readable: int
-    explanations: tuple[str, ...]
-    """A sentence for each miss, each record too many and each wrong reading."""
+    wrong_plate_to_car: int
+    """Records with the plate of another vehicle of the same film."""
+    findings: tuple[Finding, ...]
+    """Each miss, each record too many and each wrong reading."""
+
+    @property
+    def explanations(self) -> tuple[str, ...]:
+        """A sentence for each finding."""
+        return tuple(finding.text for finding in self.findings)
 
 
 _Stay = tuple[str, int]
@@ -67,7 +89,13 @@ class _Sighting:
     record: Record
     vehicle: VehicleTruth | None
     turn: int
+    film_s: float
     reason: str = ""
+
+    def finding(self, kind: Literal["extra", "reading"], text: str) -> Finding:
+        """Tell what is wrong with the record."""
+        vehicle_id = self.vehicle.vehicle_id if self.vehicle else None
+        return Finding(kind, self.record.camera_id, self.film_s, vehicle_id, self.record.xyxy, text)
 
 
 def newest_sent(sent: Sequence[SentPicture], utc_s: float) -> SentPicture | None:
@@ -86,28 +114,28 @@ def compare(films: Sequence[PlayedFilm], records: Sequence[Record]) -> Compariso
     in_order = sorted(records, key=lambda record: record.captured_s)
     sightings = [_sighting(by_camera.get(record.camera_id), record) for record in in_order]
     first: dict[_Stay, _Sighting] = {}
-    explanations: list[str] = []
+    extra: list[Finding] = []
     for seen in sightings:
-        stay = None if seen.vehicle is None else (seen.vehicle.vehicle_id, seen.turn)
+        name, stay = _name(seen.record), None if seen.vehicle is None else (seen.vehicle.vehicle_id, seen.turn)
         if stay is None:
-            explanations.append(f"{_name(seen.record)} belongs to no vehicle: {seen.reason}")
+            extra.append(seen.finding("extra", f"{name} belongs to no vehicle: {seen.reason}"))
         elif (before := first.setdefault(stay, seen)) is not seen:
-            explanations.append(f"{_name(seen.record)} is one more of {stay[0]}; its first is {_name(before.record)}")
-    extra = len(explanations)
+            text = f"{name} is one more of {stay[0]}; its first is {_name(before.record)}"
+            extra.append(seen.finding("extra", text))
     stays = {stay: vehicle for film in films for stay, vehicle in _stays(film, first)}
-    missed = [f"{_describe(vehicle)} has no record" for stay, vehicle in stays.items() if stay not in first]
-    readable = sum(vehicle.plate_readable for vehicle in stays.values())
+    missed = [_missed(vehicle) for stay, vehicle in stays.items() if stay not in first]
     correct, wrong = _readings(first.values())
     return Comparison(
         vehicles=len(stays),
         records=len(records),
         missed=len(missed),
-        duplicates=extra,
+        duplicates=len(extra),
         brand_correct=correct["brand"],
         body_correct=correct["body"],
         plate_correct=correct["plate"],
-        plate_readable=readable,
-        explanations=(*missed, *explanations, *wrong),
+        plate_readable=sum(vehicle.plate_readable for vehicle in stays.values()),
+        wrong_plate_to_car=sum(_bears_plate_of_another(by_camera, seen) for seen in sightings),
+        findings=(*missed, *extra, *wrong),
     )
 
 
@@ -115,7 +143,7 @@ def _sighting(film: PlayedFilm | None, record: Record) -> _Sighting:
     """Find the vehicle that was where the record says."""
     picture = None if film is None else newest_sent(film.sent, record.captured_s)
     if film is None or picture is None:
-        return _Sighting(record, None, 0, "nothing had been sent by then")
+        return _Sighting(record, None, 0, 0.0, "nothing had been sent by then")
     turn, film_s = divmod(picture.film_s, film.truth.duration_s)
     there = [
         (BoundingBox(*record.xyxy).iou(BoundingBox(*box)), one)
@@ -124,25 +152,33 @@ def _sighting(film: PlayedFilm | None, record: Record) -> _Sighting:
     ]
     iou, best = max(there, key=lambda candidate: candidate[0], default=(0.0, None))
     if best is not None and iou >= _LEAST_IOU:
-        return _Sighting(record, best, int(turn))
+        return _Sighting(record, best, int(turn), film_s)
     nearest = f"the nearest was {best.vehicle_id}, IoU {iou:.2f}" if best and iou else "none was there"
-    return _Sighting(record, None, int(turn), f"at second {film_s:.1f} of the film {nearest}")
+    return _Sighting(record, None, int(turn), film_s, f"at second {film_s:.1f} of the film {nearest}")
 
 
 def _stays(film: PlayedFilm, recorded: dict[_Stay, _Sighting]) -> Iterator[tuple[_Stay, VehicleTruth]]:
     """Yield every vehicle that was to be recorded."""
-    end_s = max((picture.film_s for picture in film.sent), default=0.0)
-    for turn in range(int(end_s // film.truth.duration_s) + 1):
+    sent_s = [picture.film_s for picture in film.sent]
+    end_s, duration_s = max(sent_s, default=0.0), film.truth.duration_s
+    for turn in range(int(end_s // duration_s) + 1):
         for vehicle in film.truth.vehicles:
-            stay = (vehicle.vehicle_id, turn)
-            if turn == 0 or turn * film.truth.duration_s + vehicle.leaves_s <= end_s or stay in recorded:
+            stay, first_s = (vehicle.vehicle_id, turn), turn * duration_s
+            is_over = turn == 0 or first_s + vehicle.leaves_s <= end_s
+            if stay in recorded or (is_over and _was_shown(vehicle, first_s, sent_s, film.truth.fps)):
                 yield stay, vehicle
 
 
-def _readings(sightings: Iterable[_Sighting]) -> tuple[Counter[str], list[str]]:
+def _was_shown(vehicle: VehicleTruth, first_s: float, sent_s: Sequence[float], fps: float) -> bool:
+    """True unless the camera was out of order for about as long as the vehicle stood."""
+    arrives, leaves = (bisect_left(sent_s, first_s + moment) for moment in (vehicle.stops_s, vehicle.starts_s))
+    return leaves - arrives >= min(_SHOWN_S, (vehicle.starts_s - vehicle.stops_s) / 2) * fps
+
+
+def _readings(sightings: Iterable[_Sighting]) -> tuple[Counter[str], list[Finding]]:
     """Count what was read rightly, by its kind, and tell what was not."""
     correct: Counter[str] = Counter()
-    wrong: list[str] = []
+    wrong: list[Finding] = []
     for seen in sightings:
         if (vehicle := seen.vehicle) is None:
             continue
@@ -152,8 +188,21 @@ def _readings(sightings: Iterable[_Sighting]) -> tuple[Counter[str], list[str]]:
         for kind, (read, true) in readings.items():
             correct[kind] += read == true
             if read != true:
-                wrong.append(f"{vehicle.vehicle_id}: the {kind} is {true!r}, not {read!r}")
+                text = f"{vehicle.vehicle_id}: the {kind} is {true!r}, not {read!r}"
+                wrong.append(seen.finding("reading", text))
     return correct, wrong
+
+
+def _bears_plate_of_another(by_camera: Mapping[str, PlayedFilm], seen: _Sighting) -> bool:
+    film, plate = by_camera.get(seen.record.camera_id), seen.record.plate
+    if film is None or plate is None or (seen.vehicle and seen.vehicle.plate == plate):
+        return False
+    return any(plate == vehicle.plate for vehicle in film.truth.vehicles)
+
+
+def _missed(vehicle: VehicleTruth) -> Finding:
+    camera_id, when_s = vehicle.vehicle_id.partition("/")[0], (vehicle.stops_s + vehicle.starts_s) / 2
+    return Finding("missed", camera_id, when_s, vehicle.vehicle_id, None, f"{_describe(vehicle)} has no record")
 
 
 def _name(record: Record) -> str:

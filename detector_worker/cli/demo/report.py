@@ -34,7 +34,7 @@ class Report:
     def to_json(self) -> str:
         """Return the figures as one line, always in the same order."""
         figures = asdict(self.comparison)
-        del figures["explanations"]
+        del figures["findings"], figures["wrong_plate_to_car"]
         p50, p95 = self._percentiles_ms()
         figures |= {"images_stored": self.images_stored, "latency_ms": {"p50": p50, "p95": p95}}
         return orjson.dumps(figures).decode()

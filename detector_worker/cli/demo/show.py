@@ -68,7 +68,8 @@ class Demo:
         self.worker = SupervisedWorker(plan.folder, notify=self.board.set_worker)
         self.page_url = ""
         self._client = WorkerClient(on_result=self._on_result, on_status=self._on_status)
-        self._cameras, self._snapshots = RtspServer(), SnapshotServer()
+        self.cameras: Final = RtspServer()
+        self._snapshots = SnapshotServer()
         self._truths: dict[str, SceneTruth] = {}
         self._sent: dict[str, list[SentPicture]] = {}
         self._latencies_ms: list[float] = []
@@ -83,7 +84,7 @@ class Demo:
         """
         page = Page(self.board, worker_url=lambda: self.worker.http_url, record_image=self._record_image)
         failed: BaseExceptionGroup[DetectorWorkerError] | None = None
-        async with self._cameras, self._snapshots, serving(page, port=self._plan.page_port) as self.page_url:
+        async with self.cameras, self._snapshots, serving(page, port=self._plan.page_port) as self.page_url:
             say(self._console, f"page: {self.page_url}")
             try:
                 report = await self._run()
@@ -144,7 +145,7 @@ class Demo:
         truth = film.truth
         clip = await asyncio.to_thread(Clip.load, film.path)
         gives_snapshots = truth.camera_id in self._plan.snapshot_cameras
-        url = (self._snapshots if gives_snapshots else self._cameras).add_camera(truth.camera_id, clip)
+        url = (self._snapshots if gives_snapshots else self.cameras).add_camera(truth.camera_id, clip)
         self._truths[truth.camera_id], self._sent[truth.camera_id] = truth, []
         self.board.set_camera(truth.camera_id, "connecting")
         interval_ms = _SNAPSHOT_EVERY_MS if gives_snapshots else None
@@ -163,12 +164,12 @@ class Demo:
         if truth.camera_id in self._plan.snapshot_cameras:
             self._snapshots.set_fault(truth.camera_id, SnapshotFault.REFUSE)
         else:
-            self._cameras.set_fault(truth.camera_id, Fault.REFUSE)
+            self.cameras.set_fault(truth.camera_id, Fault.REFUSE)
         self.board.set_camera(truth.camera_id, "played")
 
     def _sent_by(self, camera_id: str) -> tuple[SentPicture, ...]:
         gives_snapshots = camera_id in self._plan.snapshot_cameras
-        return (self._snapshots if gives_snapshots else self._cameras).sent(camera_id)
+        return (self._snapshots if gives_snapshots else self.cameras).sent(camera_id)
 
     async def _report(self) -> Report:
         services = await self._services()

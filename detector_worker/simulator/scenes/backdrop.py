@@ -11,10 +11,8 @@ from numpy.typing import NDArray
 from detector_worker.simulator.scenes.geometry import PICTURE_WH, SceneCamera
 from detector_worker.simulator.scenes.light import Light, shown
 
-__all__ = ["CANVAS_MARGIN_PX", "LAMP_UNIT", "Backdrop", "paint_backdrop"]
+__all__ = ["LAMP_UNIT", "Backdrop", "paint_backdrop"]
 
-CANVAS_MARGIN_PX: Final = 8
-"""Around the picture on each side, so that a shaking camera still sees something at its edges."""
 LAMP_UNIT: Final = 1 / 200
 _PX_PER_M: Final = 36
 _SIDE_M: Final = 15.0
@@ -32,29 +30,45 @@ class Backdrop:
 
     image: NDArray[np.uint8]
     """BGR."""
+    margin_px: int
+    """Around the picture on each side, so that a shaking camera still sees something at its edges."""
     lamp: NDArray[np.uint8] | None
-    """At night, how bright things are at each place, shape (H, W, 4), in units of `LAMP_UNIT`; None: all alike."""
+    """Below a lamp, how bright things are at each place, shape (H, W, 4), in units of `LAMP_UNIT`; None: all alike."""
 
 
-def paint_backdrop(camera: SceneCamera, light: Light, seed: int) -> Backdrop:
-    """Paint the empty place."""
+def paint_backdrop(
+    camera: SceneCamera, light: Light, seed: int, *, margin_px: int, light_changes: bool = False
+) -> Backdrop:
+    """Paint the empty place.
+
+    Args:
+        camera: Who looks at it.
+        light: What it is seen in.
+        seed: Decides what stands there.
+        margin_px: Around the picture on each side.
+        light_changes: It must be the same place in any light: otherwise what stands there depends on it.
+    """
     rng = np.random.default_rng(seed)
-    width, height = PICTURE_WH[0] + 2 * CANVAS_MARGIN_PX, PICTURE_WH[1] + 2 * CANVAS_MARGIN_PX
+    width, height = PICTURE_WH[0] + 2 * margin_px, PICTURE_WH[1] + 2 * margin_px
     canvas = _sky(camera, light, (width, height), rng)
     ground = _ground(camera, rng) * light.on_faces(np.ones((1, 3)), np.array([[0.0, 1.0, 0.0]]))[0]
     if light.name == "rain":
         ground = _wet(ground, light, rng)
     _lay(canvas, ground, camera, [(x, 0.0, z) for x, z in ((-_SIDE_M, _FAR_M), (_SIDE_M, _FAR_M),
                                                            (_SIDE_M, _NEAR_M), (-_SIDE_M, _NEAR_M))])  # fmt: skip
-    _build(canvas, camera, light, rng)
-    lamp = _lamp_light(camera, (width, height)) if light.name == "night" else None
+    _build(canvas, camera, light, rng, light_changes=light_changes)
+    lamp = _lamp_light(camera, (width, height)) if light.has_lamp else None
     picture = shown(np.clip(canvas if lamp is None else canvas * lamp, 0, 1)) * 255
     image = cv2.GaussianBlur(picture, (3, 3), 0.6).astype(np.uint8)
     if lamp is None:
-        return Backdrop(image, None)
+        return Backdrop(image, margin_px, None)
     bright = np.repeat(shown(lamp) / LAMP_UNIT, 4, axis=2)
     bright[..., 3] = 1 / LAMP_UNIT  # opacity stays
-    return Backdrop(image, bright.astype(np.uint8))
+    return Backdrop(image, margin_px, bright.astype(np.uint8))
+
+
+def _margin_px(canvas_width: int) -> int:
+    return (canvas_width - PICTURE_WH[0]) // 2
 
 
 def _noise(rng: np.random.Generator, hw: tuple[int, int], cell: int) -> NDArray[np.float32]:
@@ -141,7 +155,7 @@ def _lay(canvas: Canvas, texture: Canvas, camera: SceneCamera, corners: list[tup
     """Lay a texture onto a plane in the world; corners clockwise from the texture's upper left."""
     height, width = texture.shape[:2]
     source = np.array(((0, 0), (width, 0), (width, height), (0, height)), np.float32)
-    goal = (camera.project(np.array(corners, np.float64))[:, :2] + CANVAS_MARGIN_PX).astype(np.float32)
+    goal = (camera.project(np.array(corners, np.float64))[:, :2] + _margin_px(canvas.shape[1])).astype(np.float32)
     x1, y1 = np.maximum(np.floor(goal.min(axis=0)), 0).astype(int).tolist()
     x2, y2 = np.minimum(np.ceil(goal.max(axis=0)) + 1, (canvas.shape[1], canvas.shape[0])).astype(int).tolist()
     if x1 >= x2 or y1 >= y2:
@@ -154,9 +168,10 @@ def _lay(canvas: Canvas, texture: Canvas, camera: SceneCamera, corners: list[tup
     part += laid * cover
 
 
-def _build(canvas: Canvas, camera: SceneCamera, light: Light, rng: np.random.Generator) -> None:
+def _build(canvas: Canvas, camera: SceneCamera, light: Light, rng: np.random.Generator, *, light_changes: bool) -> None:
     """A building behind, hedges, a booth, and the gate's posts with their raised arms."""
-    _lay(canvas, _facade(light, rng), camera, [(-16, 9, 40), (16, 9, 40), (16, 0, 40), (-16, 0, 40)])
+    facade = _facade(light, rng, light_changes=light_changes)
+    _lay(canvas, facade, camera, [(-16, 9, 40), (16, 9, 40), (16, 0, 40), (-16, 0, 40)])
     edge = camera.lane_m * 2 + 0.25
 
     def put(x: float, half: float, y: tuple[float, float], z: tuple[float, float], colour: _Colour) -> None:
@@ -177,7 +192,7 @@ def _build(canvas: Canvas, camera: SceneCamera, light: Light, rng: np.random.Gen
             put(x, 0.05, (low, low + 0.4), (post + 0.1, post + 0.2), _ARM[number % 2])
 
 
-def _facade(light: Light, rng: np.random.Generator) -> Canvas:
+def _facade(light: Light, rng: np.random.Generator, *, light_changes: bool) -> Canvas:
     wall = np.full((270, 960, 3), rng.uniform(0.28, 0.5, 3) * 0.3 + 0.25, np.float32)
     wall += 0.02 * _noise(rng, (270, 960), 12)[..., None]
     lit = light.name in {"night", "dusk"}
@@ -186,7 +201,8 @@ def _facade(light: Light, rng: np.random.Generator) -> Canvas:
         for y in (30, 140):
             if y == 140 and 960 // 2 - 200 < x < 960 // 2 + 150:
                 continue
-            warm = (0.45, 0.75, 0.95) if lit and rng.random() < 0.4 else (0.16, 0.12, 0.10)
+            at_home = (lit or light_changes) and rng.random() < 0.4
+            warm = (0.45, 0.75, 0.95) if lit and at_home else (0.16, 0.12, 0.10)
             wall[y : y + 70, x : x + 50] = np.array(warm) / (light.ambient + 0.1 if lit else 1)
             wall[y + 33 : y + 36, x : x + 50] = 0.5
     return np.asarray(wall * light.on_faces(np.ones((1, 3)), np.array([[0.0, 0.0, -1.0]]))[0], np.float32)
@@ -217,7 +233,7 @@ def _cuboid(
 
 def _lamp_light(camera: SceneCamera, wh: tuple[int, int]) -> NDArray[np.float32]:
     """The pool of light below the lamp above the gate."""
-    centre = camera.project(np.array([[0.0, 0.6, camera.stop_m + 0.5]]))[0] + CANVAS_MARGIN_PX
+    centre = camera.project(np.array([[0.0, 0.6, camera.stop_m + 0.5]]))[0] + _margin_px(wh[0])
     x, y = np.meshgrid(np.arange(wh[0]), np.arange(wh[1]))
     away = ((x - centre[0]) / 620) ** 2 + ((y - centre[1]) / np.where(y < centre[1], 330, 480)) ** 2
     return np.asarray((0.30 + 1.15 * np.exp(-away))[..., None], np.float32)

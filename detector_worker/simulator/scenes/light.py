@@ -38,6 +38,8 @@ class Light:
     """Standard deviation in grey levels."""
     headlights: bool
     shake_px: float
+    has_lamp: bool
+    """Whether a lamp above the gate makes a pool of light."""
 
     @classmethod
     def make(cls, name: LightName, rng: random.Random) -> Self:
@@ -67,6 +69,7 @@ class Light:
             noise=noise * rng.uniform(0.7, 1.3),
             headlights=name != "day" or rng.random() < 0.3,
             shake_px=rng.choice((0.0, 0.0, 1.0, 2.0)),
+            has_lamp=name == "night",
         )
 
     def on_faces(self, albedo: Floats, normals: Floats) -> Floats:

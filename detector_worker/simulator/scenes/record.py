@@ -6,7 +6,7 @@ from typing import Final
 
 from detector_worker.simulator.scenes.bodies import BODIES, shape_of
 from detector_worker.simulator.scenes.geometry import PICTURE_WH, SceneCamera
-from detector_worker.simulator.scenes.light import Light
+from detector_worker.simulator.scenes.light_plan import LightPlan
 from detector_worker.simulator.scenes.script import Arrival, Script
 from detector_worker.simulator.scenes.stage import SeenObject
 from detector_worker.simulator.scenes.truth import READABLE_PLATE_PX, Box, VehicleTruth
@@ -18,8 +18,9 @@ _HIDDEN: Final = 0.4
 _PLATE_FREE: Final = 0.97
 _LONG_STAY_S: Final = 600.0
 _MOVED_PX: Final = 0.75
-_NEAREST_QUEUE_M: Final = 6.0
-"""So far behind the stop line, at least, a queueing vehicle has its front."""
+_SHORTEST_M: Final = min(shape_of(body).length for body in BODIES)
+_CLOSER_M: Final = 0.1
+"""By so much who queues may be closer than it should, for the masks."""
 
 
 @dataclass(slots=True)
@@ -28,6 +29,7 @@ class _Notes:
     first_s: float | None = None
     last_s: float = 0.0
     hidden_s: float = 0.0
+    stands_hidden_s: float = 0.0
     plate_free_s: float = 0.0
     plate_px: float = 0.0
 
@@ -35,8 +37,8 @@ class _Notes:
 class Recorder:
     """Takes every picture's contents in their order."""
 
-    def __init__(self, camera_id: str, script: Script, light: Light) -> None:
-        self._camera_id, self._script, self._light = camera_id, script, light
+    def __init__(self, camera_id: str, script: Script, lights: LightPlan) -> None:
+        self._camera_id, self._script, self._lights = camera_id, script, lights
         self._notes = [_Notes() for _ in script.arrivals]
         self._last_s = 0.0
 
@@ -52,6 +54,7 @@ class Recorder:
                 notes.first_s = film_s if notes.first_s is None else notes.first_s
                 notes.last_s = film_s
                 notes.hidden_s += step_s if one.covered > _HIDDEN else 0.0
+                notes.stands_hidden_s += step_s if stands and one.covered > _HIDDEN else 0.0
                 x1, y1, x2, y2 = (round(side, 1) for side in one.xyxy)
                 row = film_s, x1, y1, x2, y2, round(one.visible, 2)
                 if not notes.boxes or _differ(notes.boxes[-1], row):
@@ -67,6 +70,7 @@ class Recorder:
 
     def _vehicle(self, number: int, one: Arrival, notes: _Notes, longest_stop_s: float) -> VehicleTruth:
         moments = [m for other in self._script.arrivals if other is not one for m in (other.stops_s, other.starts_s)]
+        light = self._lights.name_at(one.stops_s)
         return VehicleTruth(
             vehicle_id=f"{self._camera_id}/{number}",
             brand=one.look.brand,
@@ -82,18 +86,19 @@ class Recorder:
             in_pair=one.in_pair,
             occluded=notes.hidden_s >= 1.0,
             lookalike=one.lookalike,
-            at_night=self._light.name == "night",
-            in_rain=self._light.name == "rain",
+            at_night=light == "night",
+            in_rain=light == "rain",
             parked=one.stands_s >= min(_LONG_STAY_S, longest_stop_s),
             gap_s=round(min((one.stops_s - m for m in moments if m <= one.stops_s), default=one.stops_s), 3),
             boxes=tuple(notes.boxes),
+            hidden_s=round(notes.stands_hidden_s, 3),
         )
 
 
-def ignore_masks(camera: SceneCamera) -> tuple[Box, ...]:
+def ignore_masks(camera: SceneCamera, *, queue_gap_m: float) -> tuple[Box, ...]:
     """Return where boxes have their middles that belong to the queue, not to a vehicle at the gate or in the bay."""
     lanes = (-camera.lane_m, camera.lane_m)
-    queue_m = camera.stop_m + _NEAREST_QUEUE_M
+    queue_m = camera.stop_m + _SHORTEST_M + queue_gap_m - _CLOSER_M
     waiting = max(_middle(camera, body, x, queue_m)[1] for body in BODIES for x in lanes)
     standing = min(_middle(camera, body, x, camera.stop_m + 0.35)[1] for body in BODIES for x in lanes)
     left = 0.0

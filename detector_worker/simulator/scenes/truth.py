@@ -41,6 +41,7 @@ class VehicleTruth:
     lookalike: bool
     """The one before it had the same brand, body and colour."""
     at_night: bool
+    """When it stops; so is the rain."""
     in_rain: bool
     parked: bool
     """It stays for longer than ten minutes, or for as long as the longest stop that was ordered."""
@@ -48,6 +49,8 @@ class VehicleTruth:
     """Since another vehicle arrived or left; what comes first has the time since the film's start."""
     boxes: tuple[tuple[float, float, float, float, float, float], ...]
     """Rows of film second, box, and visible share (0 to 1), wherever it moved; valid until the next row."""
+    hidden_s: float = 0.0
+    """How long something nearer hides more than 40 % of it while it stands."""
 
     def box_at(self, film_s: float) -> Box | None:
         """Where it is in the picture; None while it is out of sight."""
@@ -64,13 +67,15 @@ class SceneTruth:
     camera_id: str
     seed: int
     light: str
-    """``day``, ``dusk``, ``night`` or ``rain``."""
+    """``day``, ``dusk``, ``night``, ``rain``, or ``changing``."""
     fps: float
     duration_s: float
     wh: tuple[int, int]
     ignore_masks: tuple[Box, ...]
     """What a subscriber should ignore: the queue before the gate, where plates cannot be read yet."""
     vehicles: tuple[VehicleTruth, ...]
+    scene: str = "mix"
+    """Its kind."""
 
     def to_json(self) -> bytes:
         """Write it; `from_json` reads it."""

@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import AsyncIterator
 from itertools import pairwise, product
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 from support.tiny_clip import Square, read_frame_number, write_tiny_clip
@@ -27,7 +27,8 @@ _SQUARES: Final = (Square("red", (100.0, 200.0)), Square("green", (450.0, 200.0)
 
 @pytest.fixture
 def archive(tmp_path: Path) -> Path:
-    return write_tiny_mpta(tmp_path / "tiny.mpta", detector_hw=(384, 320), actions=[], branches=[], parallelActions=[])
+    quiet: dict[str, Any] = {"actions": [], "branches": [], "parallelActions": [], "motion": {"enabled": False}}
+    return write_tiny_mpta(tmp_path / "tiny.mpta", detector_hw=(384, 320), **quiet)
 
 
 @pytest.fixture

@@ -111,6 +111,36 @@ def test_each_round_of_a_film_has_its_own_vehicles_once_they_have_left() -> None
     assert (second_under_way.vehicles, second_under_way.missed) == (1, 0)
 
 
+def test_a_vehicle_that_came_and_went_while_the_camera_was_away_is_nobodys_to_record() -> None:
+    at_1_s_and_from_5_s_on = [one for one in played(ONE).sent if not 1.3 < one.film_s < 5.0]
+    from_2_s_on = [one for one in played(ONE).sent if one.film_s > 2.0]
+
+    assert compare([PlayedFilm(ONE, at_1_s_and_from_5_s_on)], []).vehicles == 0
+    assert compare([PlayedFilm(ONE, at_1_s_and_from_5_s_on)], [record("a", 1.2)]).vehicles == 1
+    assert compare([PlayedFilm(ONE, from_2_s_on)], []).missed == 1
+
+
+def test_the_plate_of_the_neighbour_is_told_apart_from_a_wrong_reading() -> None:
+    truth = scene(
+        vehicle("cam-1/1", [(1.0, *LEFT)], last_s=5.0, plate="AA 111", plate_readable=True),
+        vehicle("cam-1/2", [(1.0, *RIGHT)], last_s=5.0, plate="BB 222", plate_readable=True),
+    )
+
+    misread = compare([played(truth)], [record("a", 2.0, plate="AA 117"), record("b", 2.0, RIGHT, plate="BB 222")])
+    swapped = compare([played(truth)], [record("a", 2.0, plate="BB 222"), record("b", 2.0, RIGHT, plate="AA 111")])
+
+    assert (misread.plate_correct, misread.wrong_plate_to_car) == (1, 0)
+    assert (swapped.plate_correct, swapped.wrong_plate_to_car) == (0, 2)
+
+
+def test_a_finding_says_where_it_can_be_seen() -> None:
+    (missed,) = compare([played(ONE)], []).findings
+    (extra,) = compare([played(ONE)], [record("a", 2.0), record("b", 4.0)]).findings
+
+    assert (missed.kind, missed.camera_id, missed.film_s, missed.xyxy) == ("missed", "cam-1", 3.0, None)
+    assert (extra.kind, extra.vehicle_id, extra.film_s, extra.xyxy) == ("extra", "cam-1/1", pytest.approx(4.0), LEFT)
+
+
 def test_each_camera_has_its_own_vehicles() -> None:
     other = scene(vehicle("cam-2/1", [(1.0, *LEFT)], last_s=5.0), camera_id="cam-2")
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from detector_worker.cli.demo.comparison import Comparison
+from detector_worker.cli.demo.comparison import Comparison, Finding
 from detector_worker.cli.demo.report import Report
 
 GOOD = Comparison(
@@ -19,7 +19,8 @@ GOOD = Comparison(
     body_correct=2,
     plate_correct=1,
     plate_readable=1,
-    explanations=("cam-1/1: the body is 'suv', not [bold]'van'",),
+    wrong_plate_to_car=0,
+    findings=(Finding("reading", "cam-1", 2.0, "cam-1/1", None, "cam-1/1: the body is 'suv', not [bold]'van'"),),
 )
 
 

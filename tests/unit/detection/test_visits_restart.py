@@ -78,8 +78,8 @@ def test_a_camera_that_comes_back_hours_after_the_restart_shows_somebody_else() 
     assert [visit.record_id for visit in lane.started] == ["record-100"]
 
 
-def test_after_ten_minutes_it_counts_as_another_car() -> None:
-    lane = restarted(saved_before(610.0, PARKED))
+def test_after_half_an_hour_it_counts_as_another_car() -> None:
+    lane = restarted(saved_before(1810.0, PARKED))
     lane.play(11, 2, lambda s: [PARKED])
 
     assert [visit.record_id for visit in lane.started] == ["record-100"]

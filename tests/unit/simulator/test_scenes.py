@@ -9,11 +9,13 @@ import pytest
 
 from detector_worker.simulator.scenes.bodies import BODIES, body_mesh
 from detector_worker.simulator.scenes.brands import BRANDS, fascia
+from detector_worker.simulator.scenes.casting import Casting
 from detector_worker.simulator.scenes.geometry import PICTURE_WH, SceneCamera
+from detector_worker.simulator.scenes.kinds import write_script
 from detector_worker.simulator.scenes.light import LIGHTS, Light
 from detector_worker.simulator.scenes.plates import ALPHABET, PLATE_LENGTH, plate_image, random_plate
 from detector_worker.simulator.scenes.record import ignore_masks
-from detector_worker.simulator.scenes.script import Script, write_script
+from detector_worker.simulator.scenes.script import Script
 from detector_worker.simulator.scenes.stage import SeenObject, Stage, Vehicle
 from detector_worker.simulator.scenes.stills import still
 from detector_worker.simulator.scenes.truth import Box
@@ -29,9 +31,7 @@ def stage(light: str = "day") -> Stage:
 
 def script(seed: int, vehicles: int = 12, longest_stop_s: float = 60.0) -> Script:
     rng = random.Random(seed)
-    return write_script(
-        SceneCamera.random(rng), rng, vehicles=vehicles, shortest_stop_s=4.0, longest_stop_s=longest_stop_s
-    )
+    return write_script("mix", Casting(SceneCamera.random(rng), rng, vehicles, 4.0, longest_stop_s))
 
 
 def of(kind: str, seen: list[SeenObject]) -> SeenObject:
@@ -115,7 +115,7 @@ def test_the_standard_mix_is_as_difficult_as_it_claims(seed: int) -> None:
 def test_what_parks_is_in_the_picture(seed: int) -> None:
     rng = random.Random(seed)
     camera = SceneCamera.random(rng)
-    written = write_script(camera, rng, vehicles=6, shortest_stop_s=4.0, longest_stop_s=30.0)
+    written = write_script("mix", Casting(camera, rng, 6, 4.0, 30.0))
     (parked,) = (one for one in written.arrivals if one.parked)
     x1, y1, x2, y2 = vehicle_box(camera, parked.look.body, parked.x, parked.stop_m)
     width, height = min(x2, PICTURE_WH[0]) - max(x1, 0), min(y2, PICTURE_WH[1]) - max(y1, 0)
@@ -151,7 +151,7 @@ def test_a_look_alike_follows_its_like_and_nobody_drives_through_anybody(seed: i
 @pytest.mark.parametrize("seed", range(40))
 def test_the_masks_leave_who_stands_at_the_gate_and_hide_who_waits(seed: int) -> None:
     camera = SceneCamera.random(random.Random(seed))
-    (mask,) = ignore_masks(camera)
+    (mask,) = ignore_masks(camera, queue_gap_m=2.4)
 
     def masked(body: str, x: float, z: float) -> bool:
         x1, y1, x2, y2 = vehicle_box(camera, body, x, z)

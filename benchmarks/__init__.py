@@ -1,0 +1,1 @@
+"""What is measured beside the package; see README.md."""

@@ -1,0 +1,135 @@
+"""``detector-worker bench truth``: every scene, counted against what really happened."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from benchmarks.truth.films import Outcome, analyse_films
+from benchmarks.truth.live_run import run_live
+from benchmarks.truth.page import write_page
+from benchmarks.truth.scenes import SCENES, Scene
+from detector_worker.cli.demo.comparison import Comparison, PlayedFilm, Record, compare
+from detector_worker.core.exceptions import ConfigurationError
+
+__all__ = ["SceneResult", "run_truth"]
+
+_COUNTS: Final = ("vehicles", "records", "missed", "duplicates", "wrong_plate_to_car")
+_MOST_ERRORS: Final = 2
+"""Missed and doubled together."""
+
+
+@dataclass(slots=True)
+class SceneResult:
+    """One scene's count, and where its films are."""
+
+    name: str
+    comparison: Comparison
+    films: dict[str, Path] = field(default_factory=dict)
+    """By camera id."""
+
+    def figures(self) -> dict[str, Any]:
+        """Return what is printed of it."""
+        return {"name": self.name} | figures_of([self.comparison])
+
+
+def figures_of(comparisons: Sequence[Comparison]) -> dict[str, Any]:
+    """Add up scenes."""
+    total = {name: sum(getattr(one, name) for one in comparisons) for name in _COUNTS}
+    recorded = total["vehicles"] - total["missed"]
+    accuracies = {
+        f"{kind}_accuracy": _share(sum(getattr(one, f"{kind}_correct") for one in comparisons), of)
+        for kind, of in (
+            ("brand", recorded),
+            ("body", recorded),
+            ("plate", sum(one.plate_readable for one in comparisons)),
+        )
+    }
+    return total | accuracies
+
+
+def run_truth(*, seed: int, names: Sequence[str], as_json: bool, page: Path | None) -> bool:
+    """Run scenes and print their figures; returns whether the whole is good.
+
+    Args:
+        seed: Other films, other breakages.
+        names: Of the scenes; none: all.
+        as_json: Print one JSON object, and nothing else.
+        page: Where to write each error with its picture, as Markdown; the pictures go into a folder beside it.
+
+    Raises:
+        DetectorWorkerError: A scene has no such name, or cannot be run.
+    """
+    scenes = _scenes_of(names)
+    results = _run(scenes, seed, quiet=as_json)
+    total = figures_of([one.comparison for one in results])
+    if page is not None:
+        write_page(page, {one.name: (one.comparison, one.films) for one in results}, seed=seed)
+    if as_json:
+        typer.echo(orjson.dumps({"scenes": [one.figures() for one in results], "total": total}))
+    else:
+        _print(results, total)
+    return bool(total["missed"] + total["duplicates"] <= _MOST_ERRORS and not total["wrong_plate_to_car"])
+
+
+def _scenes_of(names: Sequence[str]) -> list[Scene]:
+    by_name = {scene.name: scene for scene in SCENES}
+    if unknown := [name for name in names if name not in by_name]:
+        known = ", ".join(repr(name) for name in by_name)
+        raise ConfigurationError(f"There is no scene {unknown[0]!r}", where="--scene", mend=f"Name one of {known}.")
+    return [scene for scene in SCENES if not names or scene.name in names]
+
+
+def _run(scenes: Sequence[Scene], seed: int, *, quiet: bool) -> list[SceneResult]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    on_film, live = [one for one in scenes if one.breaks is None], [one for one in scenes if one.breaks]
+    results: dict[str, SceneResult] = {}
+    with Progress(*columns, console=Console(stderr=True), disable=quiet) as progress:
+        task = progress.add_task("Films", total=sum(one.cameras for one in on_film) + len(live))
+        outcomes: dict[str, list[Outcome]] = {}
+        for outcome in analyse_films(on_film, seed):
+            outcomes.setdefault(outcome.scene, []).append(outcome)
+            progress.advance(task)
+        results |= {name: _result(name, films) for name, films in outcomes.items()}
+        for scene in live:
+            results[scene.name] = _play(scene, seed, say=progress.console.print if not quiet else _say_nothing)
+            progress.advance(task)
+    return [results[scene.name] for scene in scenes]
+
+
+def _result(name: str, outcomes: Sequence[Outcome]) -> SceneResult:
+    played: list[PlayedFilm] = [outcome.played for outcome in outcomes]
+    records: list[Record] = [record for outcome in outcomes for record in outcome.records]
+    return SceneResult(name, compare(played, records), {one.played.truth.camera_id: one.film for one in outcomes})
+
+
+def _play(scene: Scene, seed: int, *, say: Callable[[str], None]) -> SceneResult:
+    comparison, films = asyncio.run(run_live(scene, scene.breaks or "outages", seed, say=say))
+    return SceneResult(scene.name, comparison, films)
+
+
+def _say_nothing(_: str) -> None:
+    """Standard output is for the one JSON object, and nobody reads the rest."""
+
+
+def _share(part: int, of: int) -> float | None:
+    return round(part / of, 4) if of else None
+
+
+def _print(results: Sequence[SceneResult], total: dict[str, Any]) -> None:
+    headings = ("scene", "vehicles", "records", "missed", "doubled", "plate of another", "brand", "body", "plate")
+    table = Table(*headings, title="One record per real vehicle")
+    for figures in (*(one.figures() for one in results), {"name": "total"} | total):
+        table.add_row(*("" if value is None else str(value) for value in figures.values()))
+    console = Console()
+    console.print(table)
+    for one in results:
+        for text in one.comparison.explanations:
+            console.print(f"- {one.name}: {text}", markup=False, highlight=False)

@@ -1,0 +1,69 @@
+"""``detector-worker bench``: the benchmarks, which lie beside the package in its repository."""
+
+import sys
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Final
+
+import orjson
+import typer
+
+import detector_worker
+from detector_worker.core.exceptions import ConfigurationError
+
+__all__ = ["bench"]
+
+_ROOT: Final = Path(detector_worker.__file__).parents[1]
+
+bench = typer.Typer(
+    name="bench",
+    help="Measure how well the worker does what it is for.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+@bench.callback()
+def _bench() -> None:
+    """Measure how well the worker does what it is for."""
+
+
+@bench.command()
+def tracking(
+    *,
+    mot: Annotated[Path, typer.Option(help="A folder of sequences: SEQ/gt.txt, det.txt and seqinfo.ini.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else.")] = False,
+) -> None:
+    """Follow the objects of MOTChallenge sequences, next to SORT, ByteTrack and OC-SORT of the `trackers` package.
+
+    Example: detector-worker bench tracking --mot MOT15/train
+    """
+    report = _benchmark("tracking.report")
+    found = report.measure(mot)
+    typer.echo(orjson.dumps(found) if as_json else report.as_text(found))
+
+
+def _benchmark(name: str) -> ModuleType:
+    """Import a module of the folder `benchmarks`.
+
+    Raises:
+        ConfigurationError: This is an installed wheel, without that folder, or packages for development are missing.
+    """
+    if not (_ROOT / "benchmarks").is_dir():
+        raise ConfigurationError(
+            "The benchmarks are no part of the installed package",
+            where=str(_ROOT),
+            mend="Get the repository, run `make install-dev` in it, and start this command from its .venv.",
+        )
+    if str(_ROOT) not in sys.path:
+        sys.path.insert(0, str(_ROOT))
+    try:
+        return import_module(f"benchmarks.{name}")
+    except ModuleNotFoundError as exc:
+        raise ConfigurationError(
+            f"The package {exc.name} is missing",
+            where=f"benchmarks.{name}",
+            mend="Run `make install-dev`, which installs what only development needs.",
+        ) from exc

@@ -1,0 +1,110 @@
+"""Objects out of sight that may come back, and whether a new object is one of them."""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Final
+
+from detector_worker.core.outbox import SavedVisit
+from detector_worker.detection.followed import Followed
+
+__all__ = ["Departures", "find_returned"]
+
+_NEAR_SIZES: Final = 1.0  # distance of the centres, in sizes (square root of the area) of the smaller box
+_SIMILAR_AREA: Final = 0.4
+_LONGEST_ABSENCE_S: Final = 1800.0  # of worker or camera, after which whoever stands there counts as somebody else
+
+
+class Departures:
+    """Those of one lane: with visits that have not ended, or that may yet begin late. Times are the lane's clock."""
+
+    def __init__(self, *, reentry_s: float) -> None:
+        """``reentry_s``: for how long each is waited for while it could be seen."""
+        self._reentry_s = reentry_s
+        self._waiting: list[Followed] = []
+
+    def __iter__(self) -> Iterator[Followed]:
+        return iter(self._waiting)
+
+    def __contains__(self, followed: Followed) -> bool:
+        return followed in self._waiting
+
+    def add(self, followed: Followed) -> None:
+        """It has gone out of sight."""
+        self._waiting.append(followed)
+
+    def remove(self, followed: Followed) -> None:
+        """It has come back."""
+        self._waiting.remove(followed)
+
+    def clear(self) -> None:
+        """Wait for none any longer."""
+        self._waiting.clear()
+
+    def take_over(self, saved: Sequence[SavedVisit], *, now_s: float, now_utc_s: float) -> None:
+        """Wait for the objects of visits of before a restart, each as if it had just gone out of sight.
+
+        ``now_s`` and ``now_utc_s`` (seconds since 1970) are the same moment.
+        """
+        for entry in saved:
+            last_s = now_s - max(0.0, now_utc_s - entry.last_seen_at)
+            visit = replace(entry.visit, first_s=last_s - entry.visit.duration_s, last_s=last_s, shots=())
+            self._waiting.append(Followed.of_visit(visit))
+
+    def resume(self, now_s: float) -> None:
+        """Nobody looked for a while: all are waited for from now on, but for those that went too long ago."""
+        for one in self._waiting:
+            if now_s - one.last_s <= _LONGEST_ABSENCE_S:
+                one.covered_s = now_s
+
+    def note_covered(self, in_sight: Iterable[Followed], now_s: float) -> None:
+        """See which of them cannot be expected to be seen in this frame."""
+        for old in self._waiting:
+            if any(old.is_covered_by(other.detection.bounding_box) for other in in_sight):
+                old.covered_s = now_s
+
+    def last_awaited_s(self) -> float:
+        """Return when one of them was last in sight, or hidden; minus infinity without any."""
+        return max((one.waited_for_since_s for one in self._waiting), default=-math.inf)
+
+    def let_go(self, now_s: float, young: Sequence[Followed]) -> list[Followed]:
+        """Return those that stayed away, unless one of the ``young``, not stable yet, may be it; they are forgotten."""
+        expired = [
+            old
+            for old in self._waiting
+            if now_s - old.waited_for_since_s > self._reentry_s
+            and not any(find_returned((old,), new, reentry_s=self._reentry_s) for new in young)
+        ]
+        self._waiting = [old for old in self._waiting if old not in expired]
+        return expired
+
+
+def find_returned(others: Iterable[Followed], arrival: Followed, *, reentry_s: float) -> Followed | None:
+    """Return which of the others an object is, come back; None if it is a new one.
+
+    It is one of the same class that could have been seen again for at most ``reentry_s``, whose last place, or the one
+    where it would have gone, is near the object's first, and that looked alike. Of several, the nearest.
+    """
+    possible = [
+        other
+        for other in others
+        if other.last_s < arrival.first_s <= other.waited_for_since_s + reentry_s
+        and not other.is_leaving
+        and other.class_name.casefold() == arrival.class_name.casefold()
+        and _distance(arrival, other) <= _NEAR_SIZES
+        and not other.is_other_than(arrival.parts, arrival.bounds)
+        and arrival.looks_like(other.looks)
+    ]
+    return min(possible, key=lambda other: _distance(arrival, other), default=None)
+
+
+def _distance(arrival: Followed, other: Followed) -> float:
+    """Return the distance in sizes to the nearest place of about the arrival's own area; infinite without one."""
+    box, distances = arrival.first_box, [math.inf]
+    # While it is being hidden its box shrinks: the place where it was surely seen last counts as well.
+    for place in (other.detection.bounding_box, other.expected, other.place):
+        small, large = sorted((max(box.area, 1.0), max(place.area, 1.0)))
+        if small / large >= _SIMILAR_AREA:
+            gap = box.x1 + box.x2 - place.x1 - place.x2, box.y1 + box.y2 - place.y1 - place.y2
+            distances.append(math.hypot(*gap) / 2 / math.sqrt(small))
+    return min(distances)

@@ -10,16 +10,15 @@ import numpy as np
 from detector_worker.core.entities import BoundingBox, DetectionResult, Shot, Visit
 from detector_worker.core.frame import Frame
 from detector_worker.detection.appearance import ALIKE, Appearance, likeness
+from detector_worker.detection.sights import Parts, Sight
 
-__all__ = ["Followed", "Parts"]
+__all__ = ["Followed"]
 
 _STANDING_IOU: Final = 0.8  # boxes of one place, of an object that stands
 _STANDING_S: Final = 1.0  # in one place for so long: it stands
 _LOOKS_KEPT: Final = 3
 _HIDDEN: Final = 0.5  # of an object's place behind another box: it cannot be expected to be seen
 _NEARER: Final = 0.1  # so much lower, in heights of its box, what stands before an object ends in the picture
-
-Parts = tuple[DetectionResult, ...]
 
 
 @dataclass(slots=True, eq=False)
@@ -35,6 +34,7 @@ class Followed:
     growth_per_s: float = 0.0  # of the box, relative to its size
     cut: bool = False  # by the edge of the picture, when it was surely seen last
     seen_whole: bool = False  # ever
+    is_hidden: bool = False  # in part, in its latest frame, by something before it
     place: BoundingBox = field(init=False)  # where it came to stand, or is passing
     place_since_s: float = field(init=False)
     sure_s: float = field(init=False)  # when it was surely seen last
@@ -64,8 +64,9 @@ class Followed:
     def of_visit(cls, visit: Visit) -> Self:
         """Return the object of a visit as it was seen last, before a restart."""
         followed = cls(visit.track_id, visit.first_s, visit.bounding_box)
-        seen = DetectionResult(visit.class_name, visit.confidence, visit.bounding_box)
-        followed.note(seen, visit.parts, visit.last_s, inside=False)
+        followed.detection = DetectionResult(visit.class_name, visit.confidence, visit.bounding_box)
+        followed.votes = {visit.class_name: visit.confidence}
+        followed.parts, followed.last_s = visit.parts, visit.last_s
         followed.expected, followed.visit = visit.bounding_box, visit
         followed.looks = (np.array(visit.appearance, np.float32),) if visit.appearance else ()
         return followed
@@ -106,12 +107,17 @@ class Followed:
         hidden = self.place.shared_area(box) >= _HIDDEN * self.place.area
         return self.stands and hidden and box.y2 > self.place.y2 + _NEARER * (self.place.y2 - self.place.y1)
 
-    def note(self, detection: DetectionResult, parts: Parts, now_s: float, *, inside: bool) -> None:
-        """It has been seen again, ``inside`` another object or for itself."""
-        self.detection, self.parts, self.last_s = detection, parts, now_s
-        self.inside += 1 if inside else -1
-        self.votes[detection.class_name] = self.votes.get(detection.class_name, 0.0) + detection.confidence
-        self.part_classes.update(part.class_name for part in parts)
+    def note(self, sight: Sight, now_s: float) -> None:
+        """It has been seen again."""
+        self.detection, self.parts, self.bounds = sight.seen, sight.parts, sight.bounds
+        self.last_s, self.is_hidden = now_s, sight.is_hidden
+        self.inside += 1 if sight.is_inside else -1
+        self.votes[sight.seen.class_name] = self.votes.get(sight.seen.class_name, 0.0) + sight.seen.confidence
+        for part in sight.parts:
+            self.part_classes.add(part.class_name)
+            self.part_places[part.class_name] = part.bounding_box, _is_at_edge(part.bounding_box, sight.bounds)
+        if sight.is_sure:
+            self._note_place(sight)
         if self.visit is not None:
             self.go_on_with(self.visit)
 
@@ -127,18 +133,15 @@ class Followed:
                 return True
         return False
 
-    def note_parts(self, bounds: BoundingBox) -> None:
-        """Its parts were seen just now, at these places."""
-        self.bounds = bounds
-        for part in self.parts:
-            self.part_places[part.class_name] = part.bounding_box, _is_at_edge(part.bounding_box, bounds)
+    def _note_place(self, sight: Sight) -> None:
+        """It was surely seen just now: what is unsure at the picture's edge misleads.
 
-    def note_place(self, *, cut: bool) -> None:
-        """It was surely seen just now; ``cut`` by the edge of the picture. What is unsure at the edge misleads."""
-        if self.detection.bounding_box.iou(self.place) < _STANDING_IOU:
-            self.place, self.place_since_s = self.detection.bounding_box, self.last_s
-        self.cut, self.sure_s = cut, self.last_s
-        self.seen_whole |= not cut
+        A box that shrinks since something comes to hide the object has not moved.
+        """
+        if not sight.is_hidden and sight.seen.bounding_box.iou(self.place) < _STANDING_IOU:
+            self.place, self.place_since_s = sight.seen.bounding_box, self.last_s
+        self.cut, self.sure_s = sight.is_cut, self.last_s
+        self.seen_whole |= not self.cut
 
     def continues(self, earlier: Self) -> None:
         """It is the object of a lost track without a visit."""
@@ -149,7 +152,9 @@ class Followed:
         """It is this visit's object, which is brought up to date."""
         self.visit = visit
         visit.track_id, visit.class_name, visit.parts = self.track_id, self.class_name, self.parts
-        visit.bounding_box, visit.last_s = self.detection.bounding_box, self.last_s
+        visit.last_s = self.last_s
+        if not self.is_hidden:
+            visit.bounding_box = self.detection.bounding_box
         visit.confidence = max(visit.confidence, self.detection.confidence)
 
     def remember(self, look: Appearance | None, now_s: float) -> None:

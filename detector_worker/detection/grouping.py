@@ -6,10 +6,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from detector_worker.core.entities import BoundingBox, Detections
+from detector_worker.core.entities import Detections
 from detector_worker.detection.box_math import area, containment_matrix
 
-__all__ = ["GroupRules", "find_wholes", "is_hidden"]
+__all__ = ["GroupRules", "find_hidden", "find_wholes"]
 
 _INSIDE: Final = 0.8  # this share of a part lies in its whole
 _LARGEST_PART: Final = 0.6
@@ -40,11 +40,16 @@ def find_wholes(detections: Detections, can_be_part: NDArray[np.bool_]) -> NDArr
     return whole
 
 
-def is_hidden(box: BoundingBox, detections: Detections) -> bool:
-    """True if one of the detections covers a part of an object: what is nearer to the camera stands lower in it."""
-    own, xyxy = np.array([[box.x1, box.y1, box.x2, box.y2]]), detections.xyxy.astype(np.float64)
-    covers = containment_matrix(own, xyxy)[0] > _COVERED
-    return bool((covers & (xyxy[:, 3] > box.y2) & (containment_matrix(xyxy, own)[:, 0] < _INSIDE)).any())
+def find_hidden(detections: Detections, least_confidence: float) -> NDArray[np.bool_]:
+    """Return which of N detections one of at least this confidence covers in part: shape (N,).
+
+    Of two whose boxes overlap, the one that stands lower in the picture is nearer to the camera. What lies wholly in an
+    object's box is a part of it, or somebody before it whom it still looks like itself behind.
+    """
+    xyxy = detections.xyxy.astype(np.float64)
+    contained = containment_matrix(xyxy, xyxy)
+    covers = (contained > _COVERED) & (xyxy[:, 3] > xyxy[:, 3:]) & (contained.T < _INSIDE)
+    return np.asarray((covers & (detections.confidence >= least_confidence)).any(axis=1))
 
 
 class GroupRules:

@@ -10,7 +10,6 @@ import numpy as np
 
 from detector_worker.core.entities import (
     BoundingBox,
-    DetectionResult,
     Detections,
     Shot,
     Visit,
@@ -21,10 +20,11 @@ from detector_worker.core.entities import (
 from detector_worker.core.frame import Frame
 from detector_worker.core.outbox import SavedVisit
 from detector_worker.detection.appearance import appearance_of
-from detector_worker.detection.best_shots import add_shot, is_cut, quality_of, trim_shots
+from detector_worker.detection.best_shots import add_shot, quality_of, trim_shots
 from detector_worker.detection.departures import Departures, find_returned
-from detector_worker.detection.followed import Followed, Parts
-from detector_worker.detection.grouping import GroupRules, find_wholes, is_hidden
+from detector_worker.detection.followed import Followed
+from detector_worker.detection.grouping import GroupRules
+from detector_worker.detection.sights import Sight, sights_in
 from detector_worker.detection.stability_validator import StabilityValidator
 from detector_worker.detection.tracking_manager import TrackingManager
 from detector_worker.models.pipeline_config import StabilityConfig, TrackingConfig
@@ -148,64 +148,64 @@ class VisitTracker:
 
     def _look(self, frame: Frame, bounds: BoundingBox) -> list[Followed]:
         """Note what a frame says of each object and of its parts; returns the objects that are in it."""
-        results = list(self.tracked.results(frame.captured_at))
-        can_be_part = [self._can_be_part(result.track_id, result.class_name) for result in results]
-        wholes: list[int] = find_wholes(self.tracked, np.array(can_be_part, np.bool_)).tolist()
-        parts: list[Parts] = [() for _ in results]
-        for result, whole in zip(results, wholes, strict=True):
-            if whole >= 0 and result.confidence >= self._min_confidence:
-                parts[whole] += (replace(result, track_id=results[whole].track_id),)
-        outlook, now_s, in_sight = self._tracks.outlook(), self._tracks.now_s, []
-        for result, whole, own_parts in zip(results, wholes, parts, strict=True):
-            track_id, box = result.track_id, result.bounding_box
-            if track_id is None:
-                continue
-            followed = self._whose(track_id, result, own_parts, frame, bounds)
-            followed.note(result, own_parts, now_s, inside=whole >= 0)
-            followed.note_parts(bounds)
-            if result.confidence >= self._min_confidence:
-                followed.note_place(cut=is_cut(box, bounds))
+        tracked, outlook, now_s, in_sight = self.tracked, self._tracks.outlook(), self._tracks.now_s, []
+        assert tracked.track_id is not None
+        classes = (tracked.class_names[class_id] for class_id in tracked.class_id.tolist())
+        can_be_part = [self._can_be_part(*pair) for pair in zip(tracked.track_id.tolist(), classes, strict=True)]
+        for sight in sights_in(
+            tracked,
+            can_be_part=np.array(can_be_part, np.bool_),
+            least_confidence=self._min_confidence,
+            bounds=bounds,
+            captured_at=frame.captured_at,
+        ):
+            followed = self._whose(sight, frame)
+            followed.note(sight, now_s)
             if followed.visit is None:
-                self._stability.add_detection(track_id, box, time_s=now_s, predicted=outlook[track_id][0])
-            self._followed[track_id] = followed
+                expected, _ = outlook[sight.track_id]
+                self._stability.add_detection(sight.track_id, sight.seen.bounding_box, time_s=now_s, predicted=expected)
             in_sight.append(followed)
         for followed in self._followed.values():
             followed.expected, followed.growth_per_s = outlook[followed.track_id]
         self._departed.note_covered(in_sight, now_s)
         return in_sight
 
-    def _whose(self, track_id: int, seen: DetectionResult, parts: Parts, frame: Frame, bounds: BoundingBox) -> Followed:
+    def _whose(self, sight: Sight, frame: Frame) -> Followed:
         """Return whose track it is: from now on another's, where it shows that the object with the visit has gone."""
-        followed = self._followed.get(track_id)
-        if followed is not None and followed.visit is not None:
-            if not followed.is_other_than(parts, bounds) and not self._looks_different(followed, seen, frame):
-                return followed
+        followed = self._followed.get(sight.track_id)
+        if followed is not None and followed.visit is not None and self._has_gone(followed, sight, frame):
             self._departed.add(followed)
             followed = None
-        return followed or Followed(track_id, self._tracks.now_s, seen.bounding_box)
+        if followed is None:
+            followed = Followed(sight.track_id, self._tracks.now_s, sight.seen.bounding_box)
+            self._followed[sight.track_id] = followed
+        return followed
 
-    def _looks_different(self, followed: Followed, seen: DetectionResult, frame: Frame) -> bool:
+    def _has_gone(self, followed: Followed, sight: Sight, frame: Frame) -> bool:
+        return followed.is_other_than(sight.parts, sight.bounds) or self._looks_different(followed, sight, frame)
+
+    def _looks_different(self, followed: Followed, sight: Sight, frame: Frame) -> bool:
         """True if an object that nobody looked at for a while is not what stands in its place now.
 
         What has been looked at all the time is believed, and how it looks is brought up to date: the light changes.
         """
-        now_s, box = self._tracks.now_s, seen.bounding_box
+        now_s = self._tracks.now_s
         is_due = followed.is_doubted or now_s - followed.looked_s >= _LOOK_AGAIN_S
-        if not is_due or seen.confidence < self._min_confidence or is_hidden(box, self.tracked):
+        if not is_due or not sight.is_sure or sight.is_hidden:
             return False
-        look = appearance_of(Shot(frame, (seen,), 0.0))
+        look = appearance_of(Shot(frame, (sight.seen,), 0.0))
         if followed.is_doubted and look is not None and not followed.looks_like([look]):
             return True
         followed.remember(look, now_s)
         return False
 
-    def _can_be_part(self, track_id: int | None, class_name: str) -> bool:
+    def _can_be_part(self, track_id: int, class_name: str) -> bool:
         """False for an object with a visit of its own, and for classes that are seen on their own mostly.
 
         Which these are is learned, since class names say nothing: a front is inside a car nearly always, while a car
         that stops before a bus has been seen on its own, or other cars have.
         """
-        followed = None if track_id is None else self._followed.get(track_id)
+        followed = self._followed.get(track_id)
         return (followed is None or followed.visit is None) and self._inside[class_name] >= 0
 
     def _seen_clearly(self, in_sight: list[Followed]) -> list[Followed]:
@@ -219,7 +219,7 @@ class VisitTracker:
         followed.triggered = True
         seen = followed.detection
         complete = self._rules.is_complete((followed.class_name, *(part.class_name for part in followed.parts)))
-        box, is_clear = seen.bounding_box, not is_hidden(seen.bounding_box, self.tracked)
+        box, is_clear = seen.bounding_box, not followed.is_hidden
         quality = quality_of(
             box, seen.confidence, bounds, complete=complete, detailed=frame.shows_detail, clear=is_clear
         )

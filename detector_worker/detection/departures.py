@@ -1,10 +1,11 @@
 """Objects out of sight that may come back, and whether a new object is one of them."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
+from detector_worker.core.entities import BoundingBox
 from detector_worker.core.outbox import SavedVisit
 from detector_worker.detection.followed import Followed
 
@@ -12,6 +13,8 @@ __all__ = ["Departures", "find_returned"]
 
 _NEAR_SIZES: Final = 1.0  # distance of the centres, in sizes (square root of the area) of the smaller box
 _SIMILAR_AREA: Final = 0.4
+_TAKEN: Final = 0.5  # of a place in the box of another, who is there now
+_HIDDEN_S: Final = 120.0  # for so long what is no object itself, such as people, may hide one
 _LONGEST_ABSENCE_S: Final = 1800.0  # of worker or camera, after which whoever stands there counts as somebody else
 
 
@@ -57,11 +60,22 @@ class Departures:
             if now_s - one.last_s <= _LONGEST_ABSENCE_S:
                 one.covered_s = now_s
 
-    def note_covered(self, in_sight: Iterable[Followed], now_s: float) -> None:
-        """See which of them cannot be expected to be seen in this frame."""
+    def note_hidden(
+        self, in_sight: Sequence[Followed], now_s: float, *, shows_something: Callable[[BoundingBox], bool]
+    ) -> None:
+        """See which of them cannot be expected to be seen in this frame.
+
+        ``shows_something`` tells whether a place looks different from the empty ground.
+        """
+        boxes = [other.detection.bounding_box for other in in_sight]
+        with_visits = [other.detection.bounding_box for other in in_sight if other.visit is not None]
         for old in self._waiting:
-            if any(old.is_covered_by(other.detection.bounding_box) for other in in_sight):
-                old.covered_s = now_s
+            if any(old.is_covered_by(box) for box in boxes):
+                old.covered_s = old.obstructed_s = now_s
+            elif now_s - max(old.last_s, old.obstructed_s) <= _HIDDEN_S and old.stood:
+                is_taken = any(old.place.shared_area(box) >= _TAKEN * old.place.area for box in with_visits)
+                if not is_taken and shows_something(old.place):
+                    old.covered_s = now_s
 
     def last_awaited_s(self) -> float:
         """Return when one of them was last in sight, or hidden; minus infinity without any."""

@@ -15,6 +15,7 @@ from detector_worker.detection.sights import Parts, Sight
 __all__ = ["Followed"]
 
 _STANDING_IOU: Final = 0.8  # boxes of one place, of an object that stands
+_MOVED_SHARE: Final = 0.08  # of a box's width or height
 _STANDING_S: Final = 1.0  # in one place for so long: it stands
 _LOOKS_KEPT: Final = 3
 _HIDDEN: Final = 0.5  # of an object's place behind another box: it cannot be expected to be seen
@@ -39,7 +40,8 @@ class Followed:
     place_since_s: float = field(init=False)
     sure_s: float = field(init=False)  # when it was surely seen last
     left: bool = False  # it drove out of the picture: what enters there is somebody else
-    covered_s: float = -math.inf  # when something before it was last seen to hide it, since it went out of sight
+    covered_s: float = -math.inf  # when it was last seen to be hidden, since it went out of sight
+    obstructed_s: float = -math.inf  # when that was by another object
     bounds: BoundingBox = field(init=False)  # of what is looked at, in its latest frame
     parts: Parts = ()  # the latest, with this track's id, which says whose they are
     part_classes: set[str] = field(default_factory=set)  # of all its frames
@@ -66,7 +68,7 @@ class Followed:
         followed = cls(visit.track_id, visit.first_s, visit.bounding_box)
         followed.detection = DetectionResult(visit.class_name, visit.confidence, visit.bounding_box)
         followed.votes = {visit.class_name: visit.confidence}
-        followed.parts, followed.last_s = visit.parts, visit.last_s
+        followed.parts, followed.last_s, followed.sure_s = visit.parts, visit.last_s, visit.last_s
         followed.expected, followed.visit = visit.bounding_box, visit
         followed.looks = (np.array(visit.appearance, np.float32),) if visit.appearance else ()
         return followed
@@ -87,7 +89,12 @@ class Followed:
 
         What stood when it was surely seen last is not, wherever its box seemed to go while something came to hide it.
         """
-        return self.sure_s - self.place_since_s < _STANDING_S and (self.left or (self.cut and self.seen_whole))
+        return not self.stood and (self.left or (self.cut and self.seen_whole))
+
+    @property
+    def stood(self) -> bool:
+        """True for what had been in one place for a while when it was surely seen last."""
+        return self.sure_s - self.place_since_s >= _STANDING_S
 
     @property
     def stands(self) -> bool:
@@ -134,11 +141,8 @@ class Followed:
         return False
 
     def _note_place(self, sight: Sight) -> None:
-        """It was surely seen just now: what is unsure at the picture's edge misleads.
-
-        A box that shrinks since something comes to hide the object has not moved.
-        """
-        if not sight.is_hidden and sight.seen.bounding_box.iou(self.place) < _STANDING_IOU:
+        """It was surely seen just now: what is unsure at the picture's edge misleads."""
+        if not sight.is_hidden and _has_moved(self.place, sight.seen.bounding_box, sight.bounds):
             self.place, self.place_since_s = sight.seen.bounding_box, self.last_s
         self.cut, self.sure_s = sight.is_cut, self.last_s
         self.seen_whole |= not self.cut
@@ -173,6 +177,23 @@ class Followed:
     def moment(self, frame: Frame, quality: float = 0.0, *, is_clear: bool = True) -> Shot:
         """Return the group as it was seen last, the object itself first."""
         return Shot(frame, (replace(self.detection, class_name=self.class_name), *self.parts), quality, is_clear)
+
+
+def _has_moved(place: BoundingBox, box: BoundingBox, bounds: BoundingBox) -> bool:
+    """True if a box lies elsewhere; one that has only shrunk or grown at one side stands and is being hidden there.
+
+    What moves, or comes nearer, takes both sides along, but for one that the edge of the picture cuts.
+    """
+    if box.iou(place) >= _STANDING_IOU:
+        return False
+    width, height = place.wh
+    sides = (
+        (box.x1 - place.x1, box.x2 - place.x2, width, box.x1 <= bounds.x1 or box.x2 >= bounds.x2),
+        (box.y1 - place.y1, box.y2 - place.y2, height, box.y1 <= bounds.y1 or box.y2 >= bounds.y2),
+    )
+    return any(
+        (max if is_cut else min)(abs(first), abs(second)) > _MOVED_SHARE * size for first, second, size, is_cut in sides
+    )
 
 
 def _is_at_edge(part: BoundingBox, bounds: BoundingBox) -> bool:

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from detector_worker.core.entities import (
     BoundingBox,
+    DetectionResult,
     Detections,
     Shot,
     Visit,
@@ -23,6 +24,7 @@ from detector_worker.detection.appearance import appearance_of
 from detector_worker.detection.best_shots import add_shot, quality_of, trim_shots
 from detector_worker.detection.departures import Departures, find_returned
 from detector_worker.detection.followed import Followed
+from detector_worker.detection.ground import Ground
 from detector_worker.detection.grouping import GroupRules
 from detector_worker.detection.sights import Sight, sights_in
 from detector_worker.detection.stability_validator import StabilityValidator
@@ -35,6 +37,7 @@ _GROWING_PER_S: Final = 0.25  # an object cut by the picture's edge whose box gr
 _LONGEST_WAIT_FOR_DETAIL_S: Final = 3.0
 _AWAITED_S: Final = 10.0  # for so long after an object went out of sight every frame is worth a look
 _LOOK_AGAIN_S: Final = 10.0  # so often an object's appearance is brought up to date
+_CONFUSED_IOU: Final = 0.3
 _SETTLING_S: Final = 5.0  # how long the end of a visit is held back for a track that may yet turn out to be its object
 
 
@@ -76,6 +79,7 @@ class VisitTracker:
         self._inside: Counter[str] = Counter()
         """By class: the objects that lived inside others, less those that were seen on their own."""
         self._followed: dict[int, Followed] = {}
+        self._ground = Ground()
         self._departed = Departures(reentry_s=stability.reentry_seconds)
         self._frame: Frame | None = None
         self._watched_s = -math.inf  # until when somebody looked
@@ -167,8 +171,16 @@ class VisitTracker:
             in_sight.append(followed)
         for followed in self._followed.values():
             followed.expected, followed.growth_per_s = outlook[followed.track_id]
-        self._departed.note_covered(in_sight, now_s)
+        self._departed.note_hidden(in_sight, now_s, shows_something=lambda place: self._ground.is_changed(frame, place))
+        self._ground.look(frame, self._occupied())
         return in_sight
+
+    def _occupied(self) -> Iterator[BoundingBox]:
+        """Yield where objects are, or may be."""
+        for followed in self._followed.values():
+            yield followed.detection.bounding_box
+            yield followed.expected
+        yield from (old.place for old in self._departed)
 
     def _whose(self, sight: Sight, frame: Frame) -> Followed:
         """Return whose track it is: from now on another's, where it shows that the object with the visit has gone."""
@@ -179,7 +191,14 @@ class VisitTracker:
         if followed is None:
             followed = Followed(sight.track_id, self._tracks.now_s, sight.seen.bounding_box)
             self._followed[sight.track_id] = followed
+            self._doubt_beside(sight.seen)
         return followed
+
+    def _doubt_beside(self, newcomer: DetectionResult) -> None:
+        """Of two like objects that come out of one box, the tracker may have given the number to the wrong one."""
+        for other in self._followed.values():
+            if other.visit is not None and other.detection.class_name == newcomer.class_name:
+                other.is_doubted |= other.detection.bounding_box.iou(newcomer.bounding_box) >= _CONFUSED_IOU
 
     def _has_gone(self, followed: Followed, sight: Sight, frame: Frame) -> bool:
         return followed.is_other_than(sight.parts, sight.bounds) or self._looks_different(followed, sight, frame)

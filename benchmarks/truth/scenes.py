@@ -62,8 +62,8 @@ SCENES: Final = (
     Scene(
         "parked all day",
         "parked",
-        cameras=4,
-        vehicles_each=12,
+        cameras=3,
+        vehicles_each=16,
         longest_stop_s=1800.0,
         watched=(Watch(0.0, 700.0), Watch(1300.0, float("inf"))),
     ),

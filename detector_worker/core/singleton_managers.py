@@ -56,8 +56,6 @@ class CameraConnection:
     fps_in: float = 0.0
     fps_analysed: float = 0.0
     fps_dropped: float = 0.0
-    fps_still: float = 0.0
-    """Passed over, since they showed nothing new."""
     latency_p50_ms: float | None = None
     """From capture to result."""
     latency_p95_ms: float | None = None
@@ -69,6 +67,8 @@ class CameraConnection:
     warnings: tuple[str, ...] = ()
     group: str | None = None
     """The process that analyses it."""
+    fps_still: float = 0.0
+    """Passed over, since they showed nothing new; for the metrics alone."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,10 +77,6 @@ class Departures:
                 if not is_taken and shows_something(old.place):
                     old.covered_s = now_s
 
-    def last_awaited_s(self) -> float:
-        """Return when one of them was last in sight, or hidden; minus infinity without any."""
-        return max((one.waited_for_since_s for one in self._waiting), default=-math.inf)
-
     def let_go(self, now_s: float, young: Sequence[Followed]) -> list[Followed]:
         """Return those that stayed away, unless one of the ``young``, not stable yet, may be it; they are forgotten."""
         expired = [

@@ -167,7 +167,11 @@ class Followed:
         if look is not None:
             self.looks = (*self.looks, look)[-_LOOKS_KEPT:]
             if self.visit is not None:
-                self.visit.appearance = tuple(round(float(one), 4) for one in look)
+                self.visit.appearance = self.newest_look()
+
+    def newest_look(self) -> tuple[float, ...]:
+        """Return how it looked last, as it is kept with its visit; empty where that is unknown."""
+        return tuple(round(float(one), 4) for one in self.looks[-1]) if self.looks else ()
 
     def looks_like(self, looks: Sequence[Appearance]) -> bool:
         """True unless it never looked like any of these; of what is unknown nothing can be said."""

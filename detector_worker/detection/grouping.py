@@ -1,5 +1,6 @@
 """Objects that belong together, by geometry: a plate or a front inside its car."""
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Final
 
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 from detector_worker.core.entities import Detections
 from detector_worker.detection.box_math import area, containment_matrix
 
-__all__ = ["GroupRules", "find_hidden", "find_wholes"]
+__all__ = ["GroupRules", "PartClasses", "find_hidden", "find_wholes"]
 
 _INSIDE: Final = 0.8  # this share of a part lies in its whole
 _LARGEST_PART: Final = 0.6
@@ -70,6 +71,30 @@ class GroupRules:
     def is_triggered(self, class_names: Iterable[str]) -> bool:
         """True if a frame with these classes may begin visits."""
         return not self._trigger or not self._trigger.isdisjoint(_folded(class_names))
+
+
+class PartClasses:
+    """Which classes are seen as parts of others, and which on their own mostly.
+
+    That is learned, since class names say nothing: a front is inside a car nearly always, while a car that stops before
+    a bus has been seen on its own, or other cars have.
+    """
+
+    def __init__(self) -> None:
+        self._inside: Counter[str] = Counter()
+        """The objects that lived inside others, less those that were seen on their own."""
+
+    def may_be_part(self, class_name: str) -> bool:
+        """True until more of a class have been seen on their own than inside others."""
+        return self._inside[class_name] >= 0
+
+    def note_own(self, class_name: str) -> None:
+        """One has a visit of its own."""
+        self._inside[class_name] -= 1
+
+    def note_part(self, class_name: str) -> None:
+        """One has lived inside another, and is gone."""
+        self._inside[class_name] += 1
 
 
 def _folded(names: Iterable[str]) -> frozenset[str]:

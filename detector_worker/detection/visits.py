@@ -1,23 +1,13 @@
 """From detections to visits: one real object's stay before one camera is one visit."""
 
 import math
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
 import numpy as np
 
-from detector_worker.core.entities import (
-    BoundingBox,
-    DetectionResult,
-    Detections,
-    Shot,
-    Visit,
-    VisitEnded,
-    VisitEvent,
-    VisitStarted,
-)
+from detector_worker.core.entities import BoundingBox, Detections, Visit, VisitEnded, VisitEvent, VisitStarted
 from detector_worker.core.frame import Frame
 from detector_worker.core.outbox import SavedVisit
 from detector_worker.detection.appearance import appearance_of
@@ -25,7 +15,8 @@ from detector_worker.detection.best_shots import add_shot, quality_of, trim_shot
 from detector_worker.detection.departures import Departures, find_returned
 from detector_worker.detection.followed import Followed
 from detector_worker.detection.ground import Ground
-from detector_worker.detection.grouping import GroupRules
+from detector_worker.detection.grouping import GroupRules, PartClasses
+from detector_worker.detection.recognition import doubt, doubt_beside, has_gone
 from detector_worker.detection.sights import Sight, sights_in
 from detector_worker.detection.stability_validator import StabilityValidator
 from detector_worker.detection.tracking_manager import TrackingManager
@@ -36,8 +27,6 @@ __all__ = ["VisitTracker"]
 _GROWING_PER_S: Final = 0.25  # an object cut by the picture's edge whose box grows faster is still driving in
 _LONGEST_WAIT_FOR_DETAIL_S: Final = 3.0
 _AWAITED_S: Final = 10.0  # for so long after an object went out of sight every frame is worth a look
-_LOOK_AGAIN_S: Final = 10.0  # so often an object's appearance is brought up to date
-_CONFUSED_IOU: Final = 0.3
 _SETTLING_S: Final = 5.0  # how long the end of a visit is held back for a track that may yet turn out to be its object
 
 
@@ -76,8 +65,7 @@ class VisitTracker:
         self._stability = StabilityValidator(
             min_frames=stability.min_frames, min_seconds=stability.min_seconds, min_iou=stability.min_iou
         )
-        self._inside: Counter[str] = Counter()
-        """By class: the objects that lived inside others, less those that were seen on their own."""
+        self._part_classes = PartClasses()
         self._followed: dict[int, Followed] = {}
         self._ground = Ground()
         self._departed = Departures(reentry_s=stability.reentry_seconds)
@@ -117,13 +105,14 @@ class VisitTracker:
         # What went out of sight comes first: it may go on at once in what is in sight.
         events = self._part_with_lost()
         if was_away:
-            self._doubt_all()
+            self._departed.resume(self._tracks.now_s)
+            doubt(self._followed.values())
         for followed in self._seen_clearly(self._look(frame, bounds)):
             if followed.visit is None:
                 self._take_picture(followed, frame, bounds)
                 arriving = followed.growth_per_s > _GROWING_PER_S and followed.cut
                 if not arriving and self._is_due(followed) and not self._waits_for_detail(followed, frame):
-                    events += self._begin(followed, followed.moment(frame))
+                    events += self._begin(followed, frame)
         trim_shots([followed.shots for followed in (*self._followed.values(), *self._departed)])
         return [*events, *self._end_expired()]
 
@@ -139,12 +128,6 @@ class VisitTracker:
         self._departed.clear()
         return events
 
-    def _doubt_all(self) -> None:
-        """Nobody looked for a while: who is gone may just have gone, and who is there may be another."""
-        self._departed.resume(self._tracks.now_s)
-        for followed in self._followed.values():
-            followed.is_doubted = followed.visit is not None
-
     def _bounds_in(self, frame: Frame) -> BoundingBox:
         width, height = frame.wh
         x1, y1, x2, y2 = self._region or (0, 0, width, height)
@@ -155,7 +138,11 @@ class VisitTracker:
         tracked, outlook, now_s, in_sight = self.tracked, self._tracks.outlook(), self._tracks.now_s, []
         assert tracked.track_id is not None
         classes = (tracked.class_names[class_id] for class_id in tracked.class_id.tolist())
-        can_be_part = [self._can_be_part(*pair) for pair in zip(tracked.track_id.tolist(), classes, strict=True)]
+        with_visit = {followed.track_id for followed in self._followed.values() if followed.visit is not None}
+        can_be_part = [
+            track_id not in with_visit and self._part_classes.may_be_part(class_name)
+            for track_id, class_name in zip(tracked.track_id.tolist(), classes, strict=True)
+        ]
         for sight in sights_in(
             tracked,
             can_be_part=np.array(can_be_part, np.bool_),
@@ -185,47 +172,15 @@ class VisitTracker:
     def _whose(self, sight: Sight, frame: Frame) -> Followed:
         """Return whose track it is: from now on another's, where it shows that the object with the visit has gone."""
         followed = self._followed.get(sight.track_id)
-        if followed is not None and followed.visit is not None and self._has_gone(followed, sight, frame):
+        is_visitor = followed is not None and followed.visit is not None
+        if followed is not None and is_visitor and has_gone(followed, sight, frame, self._tracks.now_s):
             self._departed.add(followed)
             followed = None
         if followed is None:
+            doubt_beside(sight.seen, self._followed.values())
             followed = Followed(sight.track_id, self._tracks.now_s, sight.seen.bounding_box)
             self._followed[sight.track_id] = followed
-            self._doubt_beside(sight.seen)
         return followed
-
-    def _doubt_beside(self, newcomer: DetectionResult) -> None:
-        """Of two like objects that come out of one box, the tracker may have given the number to the wrong one."""
-        for other in self._followed.values():
-            if other.visit is not None and other.detection.class_name == newcomer.class_name:
-                other.is_doubted |= other.detection.bounding_box.iou(newcomer.bounding_box) >= _CONFUSED_IOU
-
-    def _has_gone(self, followed: Followed, sight: Sight, frame: Frame) -> bool:
-        return followed.is_other_than(sight.parts, sight.bounds) or self._looks_different(followed, sight, frame)
-
-    def _looks_different(self, followed: Followed, sight: Sight, frame: Frame) -> bool:
-        """True if an object that nobody looked at for a while is not what stands in its place now.
-
-        What has been looked at all the time is believed, and how it looks is brought up to date: the light changes.
-        """
-        now_s = self._tracks.now_s
-        is_due = followed.is_doubted or now_s - followed.looked_s >= _LOOK_AGAIN_S
-        if not is_due or not sight.is_sure or sight.is_hidden:
-            return False
-        look = appearance_of(Shot(frame, (sight.seen,), 0.0))
-        if followed.is_doubted and look is not None and not followed.looks_like([look]):
-            return True
-        followed.remember(look, now_s)
-        return False
-
-    def _can_be_part(self, track_id: int, class_name: str) -> bool:
-        """False for an object with a visit of its own, and for classes that are seen on their own mostly.
-
-        Which these are is learned, since class names say nothing: a front is inside a car nearly always, while a car
-        that stops before a bus has been seen on its own, or other cars have.
-        """
-        followed = self._followed.get(track_id)
-        return (followed is None or followed.visit is None) and self._inside[class_name] >= 0
 
     def _seen_clearly(self, in_sight: list[Followed]) -> list[Followed]:
         """Return the objects that may begin visits on this frame: none without a trigger class."""
@@ -238,11 +193,10 @@ class VisitTracker:
         followed.triggered = True
         seen = followed.detection
         complete = self._rules.is_complete((followed.class_name, *(part.class_name for part in followed.parts)))
-        box, is_clear = seen.bounding_box, not followed.is_hidden
-        quality = quality_of(
-            box, seen.confidence, bounds, complete=complete, detailed=frame.shows_detail, clear=is_clear
-        )
-        add_shot(followed.shots, followed.moment(frame, quality, is_clear=is_clear))
+        detailed, clear = frame.shows_detail, not followed.is_hidden
+        box, sure = seen.bounding_box, seen.confidence
+        quality = quality_of(box, sure, bounds, complete=complete, detailed=detailed, clear=clear)
+        add_shot(followed.shots, followed.moment(frame, quality, is_clear=clear))
 
     def _is_due(self, followed: Followed) -> bool:
         """True if this is an object in its own right, stable, with the wanted classes, and without a visit so far."""
@@ -255,13 +209,9 @@ class VisitTracker:
 
     def _is_settled(self, followed: Followed) -> bool:
         """True if another look at the same picture would tell no more of an object; parts go with their whole."""
-        if followed.is_part:
-            return True
-        track_id = followed.track_id
-        decided = followed.visit is not None or (
-            self._stability.is_detection_stable(track_id) and not self._is_due(followed)
-        )
-        return decided and followed.last_s == self._tracks.now_s and followed.stands
+        is_stable = self._stability.is_detection_stable(followed.track_id)
+        is_decided = followed.visit is not None or (is_stable and not self._is_due(followed))
+        return followed.is_part or (is_decided and followed.last_s == self._tracks.now_s and followed.stands)
 
     def _waits_for_detail(self, followed: Followed, frame: Frame) -> bool:
         """True while the camera's large stream is still being opened: its pictures are what is kept of a visit."""
@@ -271,17 +221,17 @@ class VisitTracker:
             followed.due_s = self._tracks.now_s
         return self._tracks.now_s - followed.due_s < _LONGEST_WAIT_FOR_DETAIL_S
 
-    def _begin(self, followed: Followed, now: Shot | None = None) -> list[VisitEvent]:
+    def _begin(self, followed: Followed, frame: Frame, *, late: bool = False) -> list[VisitEvent]:
         """Begin a visit now, or late at its best moment, or go on with the one whose object has come back."""
         self._stability.forget(followed.track_id)
-        self._inside[followed.class_name] -= 1
+        self._part_classes.note_own(followed.class_name)
         if (clear := next((shot for shot in followed.shots if shot.is_clear), None)) is not None:
             followed.remember(appearance_of(clear), self._tracks.now_s)
         if self._go_on(followed):
             return []
-        shots = tuple(followed.shots)
+        shots = tuple(followed.shots) or (followed.moment(frame),)
         followed.shots.clear()
-        moment = now or shots[0]
+        moment = shots[0] if late else followed.moment(frame)
         whole, *parts = moment.detections
         followed.visit = Visit(
             record_id=self._new_record_id(),
@@ -295,14 +245,15 @@ class VisitTracker:
             captured_at=moment.frame.captured_at,
             frame_id=moment.frame.frame_id,
             parts=tuple(parts),
-            appearance=tuple(round(float(one), 4) for one in followed.looks[-1]) if followed.looks else (),
+            appearance=followed.newest_look(),
         )
         # The pictures go with the event alone: a visit may last for days, its pictures need not.
         return [VisitStarted(replace(followed.visit, shots=shots), moment.frame)]
 
     def _go_on(self, followed: Followed) -> bool:
         """Give an object the visit it continues, if there is one, of an object that went out of sight before."""
-        returned = find_returned((*self._followed.values(), *self._departed), followed, reentry_s=self._reentry_s)
+        others = [other for other in self._followed.values() if other.visit is not None]
+        returned = find_returned((*others, *self._departed), followed, reentry_s=self._reentry_s)
         if returned is None:
             return False
         if returned in self._departed:
@@ -328,14 +279,16 @@ class VisitTracker:
             if followed.is_owed or followed.visit is not None:
                 self._departed.add(followed)
             elif followed.is_part and self._stability.is_detection_stable(followed.track_id):
-                self._inside[followed.class_name] += 1
+                self._part_classes.note_part(followed.class_name)
             self._stability.forget(followed.track_id)
         return events
 
     def _begin_owed(self, lost: Iterable[Followed]) -> list[VisitEvent]:
         """Begin the visits of objects that were lost before they had driven in."""
+        if self._frame is None:
+            return []
         owed = [followed for followed in lost if followed.is_owed and followed.visit is None]
-        return [event for followed in owed if followed.shots for event in self._begin(followed)]
+        return [event for followed in owed for event in self._begin(followed, self._frame, late=True)]
 
     def _end_expired(self) -> list[VisitEvent]:
         """End the visits whose object stayed away, unless one that is not stable yet may be it."""

@@ -1,0 +1,48 @@
+"""Whether what carries a track's number is still the object that it was."""
+
+from collections.abc import Iterable
+from typing import Final
+
+from detector_worker.core.entities import DetectionResult, Shot
+from detector_worker.core.frame import Frame
+from detector_worker.detection.appearance import appearance_of
+from detector_worker.detection.followed import Followed
+from detector_worker.detection.sights import Sight
+
+__all__ = ["doubt", "doubt_beside", "has_gone"]
+
+_LOOK_AGAIN_S: Final = 10.0  # so often an object's appearance is brought up to date
+_CONFUSED_IOU: Final = 0.3
+
+
+def doubt(followed: Iterable[Followed]) -> None:
+    """Nobody looked for a while: what is seen in the places of those that have visits may be others."""
+    for one in followed:
+        one.is_doubted = one.visit is not None
+
+
+def doubt_beside(newcomer: DetectionResult, followed: Iterable[Followed]) -> None:
+    """Of two like objects that come out of one box, the tracker may have given the number to the wrong one."""
+    for one in followed:
+        if one.visit is not None and one.detection.class_name == newcomer.class_name:
+            one.is_doubted |= one.detection.bounding_box.iou(newcomer.bounding_box) >= _CONFUSED_IOU
+
+
+def has_gone(followed: Followed, sight: Sight, frame: Frame, now_s: float) -> bool:
+    """True if a sight shows another than the object with the visit; else what it looks like now is remembered."""
+    return followed.is_other_than(sight.parts, sight.bounds) or _looks_different(followed, sight, frame, now_s)
+
+
+def _looks_different(followed: Followed, sight: Sight, frame: Frame, now_s: float) -> bool:
+    """True if an object that is doubted does not look like itself.
+
+    Who was seen all the time is believed, and how it looks is brought up to date: the light changes.
+    """
+    is_due = followed.is_doubted or now_s - followed.looked_s >= _LOOK_AGAIN_S
+    if not is_due or not sight.is_sure or sight.is_hidden:
+        return False
+    look = appearance_of(Shot(frame, (sight.seen,), 0.0))
+    if followed.is_doubted and look is not None and not followed.looks_like([look]):
+        return True
+    followed.remember(look, now_s)
+    return False

@@ -16,9 +16,14 @@ WH = (640, 360)
 GREY = (90, 90, 90)
 RED = (30, 30, 200)
 WHITE = (240, 240, 240)
+DARK = (25, 20, 20)
 
 Row = tuple[float, float, float, float, str, float]
 """x1, y1, x2, y2, class name, confidence."""
+Colour = tuple[int, int, int]
+"""BGR."""
+Paint = tuple[Row, Colour]
+"""What a picture shows besides the detections, over them: undetected, or a detected object's own colour."""
 
 
 def detections(*rows: Row) -> Detections:
@@ -36,11 +41,11 @@ def box(x: float, y: float = 100, *, w: float = 120, h: float = 60, name: str = 
     return (max(0.0, x), max(0.0, y), min(float(WH[0]), x + w), min(float(WH[1]), y + h), name, p)
 
 
-def painted(rows: Sequence[Row], colour: tuple[int, int, int]) -> NDArray[np.uint8]:
-    """A grey street with its objects in one colour, BGR."""
+def painted(rows: Sequence[Row], colour: Colour, over: Sequence[Paint] = ()) -> NDArray[np.uint8]:
+    """A grey street with its objects in one colour, and what else is to be seen, the nearest last."""
     image = np.full((WH[1], WH[0], 3), 60, np.uint8)
-    for x1, y1, x2, y2, *_ in rows:
-        image[int(y1) : int(y2), int(x1) : int(x2)] = colour
+    for (x1, y1, x2, y2, *_), its_colour in (*((row, colour) for row in rows), *over):
+        image[int(y1) : int(y2), int(x1) : int(x2)] = its_colour
     return image
 
 
@@ -71,11 +76,11 @@ class Lane:
         self.events: list[VisitEvent] = []
         self._frame_id = 0
 
-    def see(self, time_s: float, *rows: Row, colour: tuple[int, int, int] = GREY) -> list[VisitEvent]:
+    def see(self, time_s: float, *rows: Row, colour: Colour = GREY, over: Sequence[Paint] = ()) -> list[VisitEvent]:
         """Analyse one frame."""
         self._frame_id += 1
         frame = Frame(
-            painted(rows, colour),
+            painted(rows, colour, over),
             camera_id="gate",
             frame_id=self._frame_id,
             time_s=time_s,
@@ -92,11 +97,12 @@ class Lane:
         rows_at: Callable[[float], Sequence[Row]],
         *,
         fps: float = 5,
-        colour: tuple[int, int, int] = GREY,
+        colour: Colour = GREY,
+        over: Sequence[Paint] = (),
     ) -> None:
         """Analyse ``seconds`` of frames; ``rows_at`` is given the seconds since ``start_s``."""
         for step in range(round(seconds * fps)):
-            self.see(start_s + step / fps, *rows_at(step / fps), colour=colour)
+            self.see(start_s + step / fps, *rows_at(step / fps), colour=colour, over=over)
 
     def finish(self) -> None:
         """End the lane."""

@@ -1,8 +1,12 @@
 """``detector-worker bench truth``: every scene, counted against what really happened."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
@@ -61,14 +65,14 @@ def run_truth(*, seed: int, names: Sequence[str], as_json: bool, page: Path | No
     Args:
         seed: Other films, other breakages.
         names: Of the scenes; none: all.
-        as_json: Print one JSON object, and nothing else.
+        as_json: Print one JSON object, and nothing else to standard output.
         page: Where to write each error with its picture, as Markdown; the pictures go into a folder beside it.
 
     Raises:
         DetectorWorkerError: A scene has no such name, or cannot be run.
     """
     scenes = _scenes_of(names)
-    results = _run(scenes, seed, quiet=as_json)
+    results = _run(scenes, seed)
     total = figures_of([one.comparison for one in results])
     if page is not None:
         write_page(page, {one.name: (one.comparison, one.films) for one in results}, seed=seed)
@@ -87,21 +91,35 @@ def _scenes_of(names: Sequence[str]) -> list[Scene]:
     return [scene for scene in SCENES if not names or scene.name in names]
 
 
-def _run(scenes: Sequence[Scene], seed: int, *, quiet: bool) -> list[SceneResult]:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+def _run(scenes: Sequence[Scene], seed: int) -> list[SceneResult]:
     on_film, live = [one for one in scenes if one.breaks is None], [one for one in scenes if one.breaks]
     results: dict[str, SceneResult] = {}
-    with Progress(*columns, console=Console(stderr=True), disable=quiet) as progress:
-        task = progress.add_task("Films", total=sum(one.cameras for one in on_film) + len(live))
+    with _progress(sum(one.cameras for one in on_film) + len(live)) as (advance, say):
         outcomes: dict[str, list[Outcome]] = {}
         for outcome in analyse_films(on_film, seed):
             outcomes.setdefault(outcome.scene, []).append(outcome)
-            progress.advance(task)
+            advance(f"{outcome.scene}, {outcome.played.truth.camera_id}")
         results |= {name: _result(name, films) for name, films in outcomes.items()}
         for scene in live:
-            results[scene.name] = _play(scene, seed, say=progress.console.print if not quiet else _say_nothing)
-            progress.advance(task)
+            results[scene.name] = _play(scene, seed, say=say)
+            advance(scene.name)
     return [results[scene.name] for scene in scenes]
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[tuple[Callable[[str], None], Callable[[str], None]]]:
+    """Show on standard error how far it is: a bar on a terminal, else a line for each film.
+
+    Yields what to call when one is finished, and what says anything else.
+    """
+    if not sys.stderr.isatty():
+        done = count(1)
+        yield lambda name: typer.echo(f"{next(done)} of {total}: {name}", err=True), partial(typer.echo, err=True)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task("Films", total=total)
+        yield lambda name: progress.update(task, advance=1, description=name), progress.console.print
 
 
 def _result(name: str, outcomes: Sequence[Outcome]) -> SceneResult:
@@ -115,21 +133,16 @@ def _play(scene: Scene, seed: int, *, say: Callable[[str], None]) -> SceneResult
     return SceneResult(scene.name, comparison, films)
 
 
-def _say_nothing(_: str) -> None:
-    """Standard output is for the one JSON object, and nobody reads the rest."""
-
-
 def _share(part: int, of: int) -> float | None:
     return round(part / of, 4) if of else None
 
 
 def _print(results: Sequence[SceneResult], total: dict[str, Any]) -> None:
-    headings = ("scene", "vehicles", "records", "missed", "doubled", "plate of another", "brand", "body", "plate")
+    headings = ("scene", "vehicles", "records", "missed", "double", "other's plate", "brand", "body", "plate")
     table = Table(*headings, title="One record per real vehicle")
     for figures in (*(one.figures() for one in results), {"name": "total"} | total):
         table.add_row(*("" if value is None else str(value) for value in figures.values()))
-    console = Console()
-    console.print(table)
+    Console(width=100).print(table)
     for one in results:
         for text in one.comparison.explanations:
-            console.print(f"- {one.name}: {text}", markup=False, highlight=False)
+            typer.echo(f"- {one.name}: {text}")

@@ -140,23 +140,33 @@ class TrackingManager:
         unsorted[order] = track_id
         return Detections(detections.xyxy, detections.confidence, detections.class_id, detections.class_names, unsorted)
 
-    def _predict(self, time_s: float, bounds: BoundingBox) -> float:
-        """Move all tracks on to the frame, the bounds of which cut what is expected as they cut what is detected.
+    def pass_over(self, time_s: float) -> None:
+        """Let the time pass to a frame that is not analysed, since nothing has moved in it."""
+        self._table.unseen_s += self._advance(time_s)
 
-        Returns the seconds since the frame before.
-        """
+    def _advance(self, time_s: float) -> float:
+        """Go on to a frame's time; returns the seconds since the one before."""
         if self._last_time_s is None:
             self.now_s = self._last_time_s = time_s
         elapsed_s = max(0.0, time_s - self._last_time_s)
         self._last_time_s = time_s
         self.now_s += elapsed_s
-        table = self._table
+        return elapsed_s
+
+    def _predict(self, time_s: float, bounds: BoundingBox) -> float:
+        """Move all tracks on to the frame, the bounds of which cut what is expected as they cut what is detected.
+
+        Returns the seconds since the frame before.
+        """
+        elapsed_s, table = self._advance(time_s), self._table
         table.unseen_s += elapsed_s
         table.missing_s += elapsed_s
         if elapsed_s > self._max_lost_s:
-            # Nobody looked for longer than a motion can be foretold; only what stood may still be there.
+            # Nobody looked for longer than a motion can be foretold: only what stood may still be there, in its place.
             self._give_up(table.sizes_per_s() > _STANDING_SIZES_PER_S)
-        table.predict(min(elapsed_s, self._max_lost_s), unrest=max(1.0, self._unrest))
+            table.predict(0.0, unrest=1.0)
+        else:
+            table.predict(elapsed_s, unrest=max(1.0, self._unrest))
         table.expected = _clipped(table.expected, bounds)
         return elapsed_s
 

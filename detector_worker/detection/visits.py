@@ -119,6 +119,7 @@ class VisitTracker:
     def pass_over(self, time_s: float) -> None:
         """Take a frame that shows what the last analysed one showed, and is therefore not analysed."""
         self._watched_s = time_s
+        self._tracks.pass_over(time_s)
 
     def finish(self) -> list[VisitEvent]:
         """End everything, as at the end of a file; what was stable but still waiting has its visit even so."""

@@ -1,9 +1,10 @@
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.tracks import CLASSES, Row, detections
 
-from detector_worker.detection.grouping import GroupRules, find_wholes
+from detector_worker.detection.grouping import GroupRules, find_hidden, find_wholes
 
 
 def wholes(*rows: Row) -> list[int]:
@@ -58,6 +59,56 @@ def test_a_whole_is_never_itself_a_part(objects: list[tuple[tuple[float, float, 
     found = wholes(*((*xyxy, name, 0.9) for xyxy, name in objects))
 
     assert all(found[whole] == -1 for whole in found if whole >= 0)
+
+
+def hidden(*rows: Row) -> list[bool]:
+    found: list[bool] = find_hidden(detections(*rows), 0.5).tolist()
+    return found
+
+
+def test_of_two_that_overlap_the_lower_one_is_nearer_and_hides_the_other() -> None:
+    far, near = (0, 0, 200, 100, "car", 0.9), (150, 20, 350, 120, "truck", 0.9)
+
+    assert hidden(far, near) == [True, False]
+    assert hidden(near, far) == [False, True]
+
+
+def test_nobody_is_hidden_by_one_that_stands_as_low() -> None:
+    assert hidden((0, 0, 200, 100, "car", 0.9), (150, 20, 350, 100, "truck", 0.9)) == [False, False]
+
+
+def test_an_object_does_not_hide_itself() -> None:
+    assert hidden((0, 0, 200, 100, "car", 0.9)) == [False]
+    assert hidden() == []
+
+
+@pytest.mark.parametrize(("overlap_px", "told"), [(18, False), (22, True)])
+def test_a_tenth_of_a_box_must_be_covered(overlap_px: float, told: bool) -> None:
+    before = (200 - overlap_px, 0, 500, 110, "car", 0.9)
+
+    assert hidden((0, 0, 200, 100, "car", 0.9), before) == [told, False]
+
+
+def test_parts_do_not_hide_what_they_belong_to() -> None:
+    """The front is even said to end a little lower than its car."""
+    car, front, plate = (0, 0, 200, 100, "car", 0.9), (100, 40, 195, 103, "frontal", 0.9), (130, 80, 170, 92, "plate", 0.9)
+
+    assert hidden(car, front, plate)[0] is False
+
+
+def test_who_covers_an_object_that_is_unsure_itself_hides_it_but_an_unsure_one_hides_nobody() -> None:
+    near, far = (150, 20, 350, 120, "truck", 0.4), (0, 0, 200, 100, "car", 0.9)
+    assert hidden(far, near) == [False, False]
+
+    near, far = (150, 20, 350, 120, "truck", 0.9), (0, 0, 200, 100, "car", 0.4)
+    assert hidden(far, near) == [True, False]
+
+
+def test_one_behind_two_others_is_hidden_by_either() -> None:
+    far = (100, 0, 300, 100, "car", 0.9)
+    left, right = (0, 20, 140, 120, "car", 0.9), (260, 20, 400, 120, "car", 0.9)
+
+    assert hidden(left, far, right) == [False, True, False]
 
 
 def test_a_group_needs_one_expected_class_and_all_required_ones() -> None:

@@ -1,7 +1,9 @@
 """Nobody could see an object for a while: something stood before it, or the camera was away."""
 
 import pytest
-from support.tracks import GREY, RED, Lane, Row, box
+from support.tracks import GREY, RED, WHITE, Lane, Row, box
+
+from detector_worker.models.pipeline_config import StabilityConfig
 
 PARKED = box(200)
 TRUCK = box(120, 70, w=280, h=140, name="truck")
@@ -93,3 +95,64 @@ def test_frames_that_were_passed_over_are_no_outage() -> None:
     lane.play(53.0, 3, lambda s: [PARKED], colour=RED)  # whoever watches would have seen it go
 
     assert len(lane.started) == 1
+
+
+def test_a_car_still_looks_as_it_did_before_the_last_looks_at_it() -> None:
+    """The lamp that was switched on went out while the camera was away."""
+    lane = Lane()
+    lane.play(0, 3, lambda s: [PARKED])
+    lane.play(3, 20, lambda s: [PARKED], colour=RED)
+    lane.play(90, 5, lambda s: [PARKED], colour=GREY)
+
+    assert len(lane.started) == 1
+
+
+def test_but_not_as_it_did_long_ago() -> None:
+    lane = Lane()
+    lane.play(0, 3, lambda s: [PARKED])
+    lane.play(3, 42, lambda s: [PARKED], colour=RED)
+    lane.play(90, 5, lambda s: [PARKED], colour=GREY)
+
+    assert len(lane.started) == 2
+
+
+def driving_in(s: float) -> list[Row]:
+    """For 0.6 s: stable by then, but its box still grows."""
+    return [box(-110 + 120 * s)]
+
+
+def test_a_car_lost_before_its_visit_began_that_comes_back_is_one_visit_from_its_first_sight_on() -> None:
+    lane = Lane(stability=StabilityConfig(min_frames=4, min_seconds=0.3))
+    lane.play(0, 0.6, driving_in, fps=10)
+    lane.play(0.6, 4, lambda s: [], fps=10)
+    lane.play(4.6, 3, lambda s: [box(0)], fps=10)
+    lane.play(7.6, 20, lambda s: [], fps=10)
+
+    (visit,) = lane.started
+    assert visit.first_s == 0
+    assert visit.bounding_box.x1 == 0
+    assert lane.ended == ["record-1"]
+
+
+def test_a_car_lost_before_its_visit_began_that_stays_away_is_recorded_once_with_its_best_picture() -> None:
+    lane = Lane(stability=StabilityConfig(min_frames=4, min_seconds=0.3))
+    lane.play(0, 0.6, driving_in, fps=10)
+    lane.play(0.6, 30, lambda s: [], fps=10)
+    lane.finish()
+
+    (visit,) = lane.started
+    assert lane.ended == ["record-1"]
+    best = max(visit.shots, key=lambda shot: shot.quality)
+    assert visit.frame_id == best.frame.frame_id
+    assert visit.bounding_box == best.detections[0].bounding_box
+
+
+@pytest.mark.xfail(strict=True, reason="how an object looks is not known before its visit has begun")
+def test_a_car_lost_before_its_visit_began_is_not_the_one_of_another_colour_that_comes_then() -> None:
+    lane = Lane(stability=StabilityConfig(min_frames=4, min_seconds=0.3))
+    lane.play(0, 0.6, driving_in, fps=10, colour=RED)
+    lane.play(0.6, 4, lambda s: [], fps=10)
+    lane.play(4.6, 3, lambda s: [box(0)], fps=10, colour=WHITE)
+    lane.finish()
+
+    assert len(lane.started) == 2

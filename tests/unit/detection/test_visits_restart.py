@@ -94,3 +94,44 @@ def test_the_length_of_a_visit_survives_though_the_clock_does_not() -> None:
 
     assert visit.last_s == 6.0
     assert visit.last_s - visit.first_s == length_s
+
+
+def test_how_a_car_looks_by_now_is_saved_with_its_visit() -> None:
+    before = Lane()
+    before.play(0, 3, lambda s: [PARKED])
+    (first,) = before.tracker.live_visits()
+    before.play(3, 12, lambda s: [PARKED], colour=RED)  # a lamp has been switched on
+    (saved,) = before.tracker.live_visits()
+    assert first.appearance
+    assert saved.appearance != first.appearance
+
+    lane = restarted([SavedVisit("display;gate", saved, NOW_UTC_S - 30)])
+    lane.play(11, 14, lambda s: [PARKED], colour=RED)
+
+    assert lane.events == []
+
+
+def test_a_car_that_a_truck_hides_when_the_worker_is_back_is_waited_for() -> None:
+    lane = restarted(saved_before(4.0, PARKED))
+    lane.play(11, 60, lambda s: [box(120, 70, w=280, h=140, name="truck")], fps=2)
+    lane.play(71, 4, lambda s: [PARKED])
+
+    assert [visit.class_name for visit in lane.started] == ["truck"]
+    assert "record-1" not in lane.ended
+
+
+def test_every_frame_is_looked_at_while_a_car_of_before_the_restart_is_awaited() -> None:
+    lane = restarted(saved_before(4.0, PARKED))
+    lane.play(11, 8, lambda s: [])
+    assert not lane.tracker.at_rest()
+
+    lane.play(19, 5, lambda s: [])
+    assert lane.tracker.at_rest()
+
+
+def test_a_visit_that_no_frame_has_shown_since_the_restart_is_told_to_have_ended_with_the_lane() -> None:
+    lane = restarted(saved_before(4.0, PARKED))
+    lane.finish()
+
+    assert lane.ended == ["record-1"]
+    assert lane.tracker.live_visits() == []

@@ -9,7 +9,7 @@ from detector_worker.detection.appearance import appearance_of
 from detector_worker.detection.followed import Followed
 from detector_worker.detection.sights import Sight
 
-__all__ = ["doubt", "doubt_beside", "has_gone"]
+__all__ = ["doubt", "doubt_beside", "has_gone", "look_at_best_shot"]
 
 _LOOK_AGAIN_S: Final = 10.0  # so often an object's appearance is brought up to date
 _CONFUSED_IOU: Final = 0.3
@@ -26,6 +26,12 @@ def doubt_beside(newcomer: DetectionResult, followed: Iterable[Followed]) -> Non
     for one in followed:
         if one.visit is not None and one.detection.class_name == newcomer.class_name:
             one.is_doubted |= one.detection.bounding_box.iou(newcomer.bounding_box) >= _CONFUSED_IOU
+
+
+def look_at_best_shot(followed: Followed, now_s: float) -> None:
+    """Remember how an object looks in the best of its pictures that show it clearly."""
+    if (clear := next((shot for shot in followed.shots if shot.is_clear), None)) is not None:
+        followed.remember(appearance_of(clear), now_s)
 
 
 def has_gone(followed: Followed, sight: Sight, frame: Frame, now_s: float) -> bool:

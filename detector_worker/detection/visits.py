@@ -10,13 +10,12 @@ import numpy as np
 from detector_worker.core.entities import BoundingBox, Detections, Visit, VisitEnded, VisitEvent, VisitStarted
 from detector_worker.core.frame import Frame
 from detector_worker.core.outbox import SavedVisit
-from detector_worker.detection.appearance import appearance_of
 from detector_worker.detection.best_shots import add_shot, quality_of, trim_shots
 from detector_worker.detection.departures import Departures, find_returned
 from detector_worker.detection.followed import Followed
 from detector_worker.detection.ground import Ground
 from detector_worker.detection.grouping import GroupRules, PartClasses
-from detector_worker.detection.recognition import doubt, doubt_beside, has_gone
+from detector_worker.detection.recognition import doubt, doubt_beside, has_gone, look_at_best_shot
 from detector_worker.detection.sights import Sight, sights_in
 from detector_worker.detection.stability_validator import StabilityValidator
 from detector_worker.detection.tracking_manager import TrackingManager
@@ -226,8 +225,7 @@ class VisitTracker:
         """Begin a visit now, or late at its best moment, or go on with the one whose object has come back."""
         self._stability.forget(followed.track_id)
         self._part_classes.note_own(followed.class_name)
-        if (clear := next((shot for shot in followed.shots if shot.is_clear), None)) is not None:
-            followed.remember(appearance_of(clear), self._tracks.now_s)
+        look_at_best_shot(followed, self._tracks.now_s)
         if self._go_on(followed):
             return []
         shots = tuple(followed.shots) or (followed.moment(frame),)
@@ -277,6 +275,8 @@ class VisitTracker:
             followed.is_owed = followed.triggered and self._is_due(followed)
             if followed.is_owed and followed.is_leaving:
                 events += self._begin_owed([followed])
+            if followed.is_owed and followed.visit is None:
+                look_at_best_shot(followed, self._tracks.now_s)
             if followed.is_owed or followed.visit is not None:
                 self._departed.add(followed)
             elif followed.is_part and self._stability.is_detection_stable(followed.track_id):

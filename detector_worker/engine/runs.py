@@ -44,6 +44,12 @@ class VisitRuns:
                 self._by_visit[record_id] = task
                 task.add_done_callback(lambda _: self._by_visit.pop(record_id, None))
             case VisitEnded(visit):
+                _log.info(
+                    "%s: the visit of record %s has ended, %.1f s long",
+                    visit.camera_id,
+                    visit.record_id,
+                    visit.duration_s,
+                )
                 self._keep(self._forget(visit.record_id))
 
     def refresh(self, lane: Lane, visit: Visit, seen_at: float) -> None:

@@ -147,7 +147,6 @@ def test_a_car_lost_before_its_visit_began_that_stays_away_is_recorded_once_with
     assert visit.bounding_box == best.detections[0].bounding_box
 
 
-@pytest.mark.xfail(strict=True, reason="how an object looks is not known before its visit has begun")
 def test_a_car_lost_before_its_visit_began_is_not_the_one_of_another_colour_that_comes_then() -> None:
     lane = Lane(stability=StabilityConfig(min_frames=4, min_seconds=0.3))
     lane.play(0, 0.6, driving_in, fps=10, colour=RED)

@@ -57,7 +57,8 @@ class FilmRun:
             f"bench;{truth.camera_id}", "bench", truth.camera_id, str(archive), options=options
         )
         self._sent: list[SentPicture] = []
-        self._saved: tuple[SavedVisit, ...] = ()
+        self._saved: dict[str, SavedVisit] = {}
+        """The live visits by their record ids, as a store has them when their lane is gone."""
         self.records: list[Record] = []
         self.analysed = 0
 
@@ -83,11 +84,10 @@ class FilmRun:
         await group.start()
         try:
             lane = await group.load_lane(self._spec, lossless=True, observe=self._count)
-            lane.visits.restore(self._saved, now_s=watch.from_s, now_utc_s=_EPOCH_S + watch.from_s)
+            lane.visits.restore(tuple(self._saved.values()), now_s=watch.from_s, now_utc_s=_EPOCH_S + watch.from_s)
             group.schedule(lane)
             await asyncio.to_thread(self._offer, watch, frames, lane)
             group.unschedule(lane)
-            self._saved = lane.kept_visits(_FilmClock())
             if is_last:
                 await group.finish_visits(lane)
         finally:
@@ -127,13 +127,18 @@ class FilmRun:
         )
 
     async def accept(self, entries: Sequence[SpoolEntry], *, visit: SavedVisit | None = None) -> None:
-        """Everything that is written is in the result too."""
+        """Keep the visit; everything else that is written is in the result too."""
+        if visit is not None:
+            self._saved[visit.visit.record_id] = visit
 
     async def save_visit(self, visit: SavedVisit) -> None:
-        """The lane is asked for its visits when it goes."""
+        """Keep it up to date; what came with no entry stays unknown."""
+        if visit.visit.record_id in self._saved:
+            self._saved[visit.visit.record_id] = visit
 
     async def forget_visit(self, record_id: str) -> None:
-        """As `save_visit`."""
+        """It has ended."""
+        self._saved.pop(record_id, None)
 
     def on_stream_status(self, status: StreamStatus) -> None:
         """A film is no stream."""

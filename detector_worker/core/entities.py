@@ -168,6 +168,8 @@ class Visit:
     """Of the frame on which the visit became stable: seconds since 1970, UTC."""
     frame_id: int
     parts: tuple[DetectionResult, ...] = ()
+    stage: Literal["arriving", "standing", "leaving"] = "arriving"
+    """Leaving: it moves after it has stood."""
     appearance: tuple[float, ...] = ()
     """What it looked like when its visit began, as `detection.appearance` describes it; empty: unknown."""
     shots: tuple[Shot, ...] = ()

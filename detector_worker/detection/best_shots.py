@@ -4,7 +4,7 @@ Pictures are held by reference and are large: three per object at most, and so m
 """
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from typing import Final
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from detector_worker.core.entities import BoundingBox, Shot
 from detector_worker.core.frame import Frame
 
-__all__ = ["add_shot", "is_cut", "quality_of", "sharpness_of", "trim_shots"]
+__all__ = ["add_shot", "best_of", "is_cut", "quality_of", "sharpness_of", "trim_shots"]
 
 _SHOTS_PER_OBJECT: Final = 3
 _FRAMES_IN_ALL: Final = 16
@@ -104,7 +104,12 @@ def add_shot(shots: list[Shot], new: Shot) -> None:
         return
     new = replace(new, quality=new.quality * sharpness_of(_luma_without_rim(new)))
     if new.quality > least:
-        shots[:] = sorted((*others, new), key=lambda shot: -shot.quality)[:_SHOTS_PER_OBJECT]
+        shots[:] = best_of((*others, new))
+
+
+def best_of(shots: Iterable[Shot]) -> list[Shot]:
+    """Return the few that are kept of an object's pictures, best first."""
+    return sorted(shots, key=lambda shot: -shot.quality)[:_SHOTS_PER_OBJECT]
 
 
 def _luma_without_rim(shot: Shot) -> NDArray[np.uint8]:

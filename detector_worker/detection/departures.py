@@ -58,7 +58,7 @@ class Departures:
         """Nobody looked for a while: all are waited for from now on, but for those that went too long ago."""
         for one in self._waiting:
             if now_s - one.last_s <= _LONGEST_ABSENCE_S:
-                one.covered_s = now_s
+                one.covered_s, one.unseen_s = now_s, now_s - one.last_s
 
     def note_hidden(
         self, in_sight: Sequence[Followed], now_s: float, *, shows_something: Callable[[BoundingBox], bool]
@@ -103,7 +103,7 @@ def find_returned(others: Iterable[Followed], arrival: Followed, *, reentry_s: f
         and other.class_name.casefold() == arrival.class_name.casefold()
         and _distance(arrival, other) <= _NEAR_SIZES
         and not other.is_other_than(arrival.parts, arrival.bounds)
-        and arrival.looks_like(other.looks)
+        and other.may_be(arrival.looks, arrival.first_box, hidden=arrival.began_hidden)
     ]
     return min(possible, key=lambda other: _distance(arrival, other), default=None)
 

@@ -3,13 +3,14 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final, Self
+from typing import Final, Literal, Self
 
 import numpy as np
 
 from detector_worker.core.entities import BoundingBox, DetectionResult, Shot, Visit
 from detector_worker.core.frame import Frame
-from detector_worker.detection.appearance import ALIKE, Appearance, likeness
+from detector_worker.detection.appearance import ALIKE, ALIKE_IN_PLACE, Appearance, likeness
+from detector_worker.detection.best_shots import best_of
 from detector_worker.detection.sights import Parts, Sight
 
 __all__ = ["Followed"]
@@ -17,6 +18,10 @@ __all__ = ["Followed"]
 _STANDING_IOU: Final = 0.8  # boxes of one place, of an object that stands
 _MOVED_SHARE: Final = 0.08  # of a box's width or height
 _STANDING_S: Final = 1.0  # in one place for so long: it stands
+_SAME_PLACE_IOU: Final = 0.75
+_SAME_LIGHT_S: Final = 120.0  # for so long the light is taken to be about the same
+_LEFT_IOU: Final = 0.5  # with where it stood: it may creep on and still be there
+_ELSEWHERE: Final = BoundingBox(0, 0, 0, 0)
 _LOOKS_KEPT: Final = 3
 _HIDDEN: Final = 0.5  # of an object's place behind another box: it cannot be expected to be seen
 _NEARER: Final = 0.1  # so much lower, in heights of its box, what stands before an object ends in the picture
@@ -35,6 +40,8 @@ class Followed:
     growth_per_s: float = 0.0  # of the box, relative to its size
     cut: bool = False  # by the edge of the picture, when it was surely seen last
     seen_whole: bool = False  # ever
+    stood_at: BoundingBox | None = None  # last
+    began_hidden: bool = False  # in part, when it was seen first
     is_hidden: bool = False  # in part, in its latest frame, by something before it
     place: BoundingBox = field(init=False)  # where it came to stand, or is passing
     place_since_s: float = field(init=False)
@@ -57,7 +64,8 @@ class Followed:
     visit: Visit | None = None
     looks: tuple[Appearance, ...] = ()  # the newest last: the light changes, and something may have stood before it
     looked_s: float = -math.inf  # when it was looked at last
-    is_doubted: bool = False  # nobody looked for a while: what is seen in its place may be another
+    is_doubted: bool = False  # what is seen in its place may be another
+    unseen_s: float | None = None  # for how long nobody looked, if that is why
 
     def __post_init__(self) -> None:
         self.place, self.place_since_s, self.sure_s = self.first_box, self.first_s, self.first_s
@@ -69,6 +77,8 @@ class Followed:
         followed.detection = DetectionResult(visit.class_name, visit.confidence, visit.bounding_box)
         followed.votes = {visit.class_name: visit.confidence}
         followed.parts, followed.last_s, followed.sure_s = visit.parts, visit.last_s, visit.last_s
+        followed.place_since_s = visit.first_s if visit.stage == "standing" else visit.last_s
+        followed.stood_at = None if visit.stage == "arriving" else _ELSEWHERE
         followed.expected, followed.visit = visit.bounding_box, visit
         followed.looks = (np.array(visit.appearance, np.float32),) if visit.appearance else ()
         return followed
@@ -97,6 +107,14 @@ class Followed:
         return self.sure_s - self.place_since_s >= _STANDING_S
 
     @property
+    def stage(self) -> Literal["arriving", "standing", "leaving"]:
+        """How far its stay was when it was surely seen last."""
+        if self.stood:
+            return "standing"
+        has_left = self.stood_at is not None and self.place.iou(self.stood_at) < _LEFT_IOU
+        return "leaving" if has_left else "arriving"
+
+    @property
     def stands(self) -> bool:
         """True for what has been in one place for a while, whether it was surely seen there or not."""
         return self.last_s - self.place_since_s >= _STANDING_S
@@ -117,6 +135,7 @@ class Followed:
     def note(self, sight: Sight, now_s: float) -> None:
         """It has been seen again."""
         self.detection, self.parts, self.bounds = sight.seen, sight.parts, sight.bounds
+        self.began_hidden |= sight.is_hidden and not self.votes
         self.last_s, self.is_hidden = now_s, sight.is_hidden
         self.inside += 1 if sight.is_inside else -1
         self.votes[sight.seen.class_name] = self.votes.get(sight.seen.class_name, 0.0) + sight.seen.confidence
@@ -146,24 +165,26 @@ class Followed:
             self.place, self.place_since_s = sight.seen.bounding_box, self.last_s
         self.cut, self.sure_s = sight.is_cut, self.last_s
         self.seen_whole |= not self.cut
+        if self.stood:
+            self.stood_at = self.place
 
     def continues(self, earlier: Self) -> None:
         """It is the object of a lost track without a visit."""
         self.first_s, self.triggered = earlier.first_s, self.triggered or earlier.triggered
-        self.shots = sorted((*self.shots, *earlier.shots), key=lambda shot: -shot.quality)
+        self.shots = best_of((*self.shots, *earlier.shots))
 
     def go_on_with(self, visit: Visit) -> None:
         """It is this visit's object, which is brought up to date."""
         self.visit = visit
         visit.track_id, visit.class_name, visit.parts = self.track_id, self.class_name, self.parts
-        visit.last_s = self.last_s
+        visit.last_s, visit.stage = self.last_s, self.stage
         if not self.is_hidden:
             visit.bounding_box = self.detection.bounding_box
         visit.confidence = max(visit.confidence, self.detection.confidence)
 
     def remember(self, look: Appearance | None, now_s: float) -> None:
         """It looks like this now; kept with its visit too, for a restart."""
-        self.looked_s, self.is_doubted = now_s, False
+        self.looked_s, self.is_doubted, self.unseen_s = now_s, False, None
         if look is not None:
             self.looks = (*self.looks, look)[-_LOOKS_KEPT:]
             if self.visit is not None:
@@ -173,10 +194,22 @@ class Followed:
         """Return how it looked last, as it is kept with its visit; empty where that is unknown."""
         return tuple(round(float(one), 4) for one in self.looks[-1]) if self.looks else ()
 
-    def looks_like(self, looks: Sequence[Appearance]) -> bool:
+    def may_be(self, looks: Sequence[Appearance], first_box: BoundingBox, *, hidden: bool) -> bool:
+        """True unless what looks like this, and stood there at first sight, must be another.
+
+        What was seen all the time need only look alike. While nobody looks, who was driving away goes, and who stands
+        stays in his very place, where looks are compared more strictly: hardly anything but the light can have changed.
+        """
+        if self.unseen_s is None or self.stage == "arriving":
+            return self._looked_like(looks, ALIKE)
+        is_in_place = hidden or first_box.iou(self.place) >= _SAME_PLACE_IOU
+        least = ALIKE_IN_PLACE if self.unseen_s <= _SAME_LIGHT_S else ALIKE
+        return self.stage == "standing" and is_in_place and self._looked_like(looks, least)
+
+    def _looked_like(self, looks: Sequence[Appearance], least: float) -> bool:
         """True unless it never looked like any of these; of what is unknown nothing can be said."""
         pairs = [likeness(own, other) for own in self.looks for other in looks]
-        return not pairs or max(pairs) >= ALIKE
+        return not pairs or max(pairs) >= least
 
     def moment(self, frame: Frame, quality: float = 0.0, *, is_clear: bool = True) -> Shot:
         """Return the group as it was seen last, the object itself first."""

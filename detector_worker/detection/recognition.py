@@ -15,10 +15,11 @@ _LOOK_AGAIN_S: Final = 10.0  # so often an object's appearance is brought up to 
 _CONFUSED_IOU: Final = 0.3
 
 
-def doubt(followed: Iterable[Followed]) -> None:
+def doubt(followed: Iterable[Followed], unseen_s: float) -> None:
     """Nobody looked for a while: what is seen in the places of those that have visits may be others."""
     for one in followed:
-        one.is_doubted = one.visit is not None
+        if one.visit is not None:
+            one.is_doubted, one.unseen_s = True, unseen_s
 
 
 def doubt_beside(newcomer: DetectionResult, followed: Iterable[Followed]) -> None:
@@ -48,7 +49,8 @@ def _looks_different(followed: Followed, sight: Sight, frame: Frame, now_s: floa
     if not is_due or not sight.is_sure or sight.is_hidden:
         return False
     look = appearance_of(Shot(frame, (sight.seen,), 0.0))
-    if followed.is_doubted and look is not None and not followed.looks_like([look]):
+    looks = [] if look is None else [look]
+    if followed.is_doubted and not followed.may_be(looks, sight.seen.bounding_box, hidden=False):
         return True
     followed.remember(look, now_s)
     return False

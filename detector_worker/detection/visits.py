@@ -98,14 +98,14 @@ class VisitTracker:
 
     def update(self, detections: Detections, frame: Frame) -> list[VisitEvent]:
         """Take one analysed frame; returns what has begun and what has ended."""
-        was_away = frame.time_s - self._watched_s > self._longest_blink_s
+        unseen_s = frame.time_s - self._watched_s
         self._frame, self._watched_s, bounds = frame, frame.time_s, self._bounds_in(frame)
         self.tracked = self._tracks.update_tracks(detections, frame.frame_id, time_s=frame.time_s, bounds=bounds)
         # What went out of sight comes first: it may go on at once in what is in sight.
         events = self._part_with_lost()
-        if was_away:
+        if unseen_s > self._longest_blink_s:
             self._departed.resume(self._tracks.now_s)
-            doubt(self._followed.values())
+            doubt(self._followed.values(), unseen_s)
         for followed in self._seen_clearly(self._look(frame, bounds)):
             if followed.visit is None:
                 self._take_picture(followed, frame, bounds)
@@ -226,10 +226,11 @@ class VisitTracker:
         self._stability.forget(followed.track_id)
         self._part_classes.note_own(followed.class_name)
         look_at_best_shot(followed, self._tracks.now_s)
-        if self._go_on(followed):
-            return []
+        is_continued = self._go_on(followed)
         shots = tuple(followed.shots) or (followed.moment(frame),)
         followed.shots.clear()
+        if is_continued:
+            return []
         moment = shots[0] if late else followed.moment(frame)
         whole, *parts = moment.detections
         followed.visit = Visit(

@@ -31,7 +31,7 @@ __all__ = ["Analysed", "Lane"]
 
 WidthHeight = tuple[int, int]
 
-_SAVE_VISITS_EVERY_S: Final = 2.0
+_SAVE_VISITS_EVERY_S: Final = 1.0
 _MAX_RUNS_UNDER_WAY: Final = 16
 _TICK_S: Final = 0.005
 _LONGEST_ANALYSIS_S: Final = 10.0

@@ -160,7 +160,8 @@ def test_a_scene_that_does_not_exist_is_told_with_those_that_do() -> None:
     outcome = command("--scene", "rush hour", "--json")
 
     assert (outcome.returncode, outcome.stdout) == (1, "")
-    assert outcome.stderr.startswith("detector-worker: There is no scene 'rush hour' [--scene]. Name one of 'standard mix'")
+    told = "detector-worker: There is no scene 'rush hour' [--scene]. Name one of 'standard mix', 'crowded gate'"
+    assert outcome.stderr.startswith(told)
     assert outcome.stderr.count("\n") == 1
 
 

@@ -1,5 +1,6 @@
 """A parked vehicle through half an hour of changing light, an outage of the camera and a restart of the group."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ async def test_a_car_parked_through_an_outage_and_a_restart_is_one_record(tmp_pa
     await run.run((Watch(0.0, 700.0), Watch(1300.0, float("inf"))))
 
     times = [sent.film_s for sent in run.played.sent]
-    assert max(after - before for before, after in zip(times, times[1:], strict=False)) >= 600, "the outage"
+    assert max(after - before for before, after in pairwise(times)) >= 600, "the outage"
     found = compare([run.played], run.records)
     assert (found.vehicles, found.records, found.missed, found.duplicates) == (1, 1, 0, 0), found.explanations
     assert run.analysed > 100, "who looks away all the time has shown nothing"

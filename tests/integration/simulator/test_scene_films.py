@@ -18,8 +18,8 @@ from detector_worker.simulator.scenes.kinds import SCENE_KINDS, SceneKind
 from detector_worker.simulator.scenes.truth import SceneTruth, VehicleTruth
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
-FPS = 5.0
-VEHICLES = 6
+FPS = 2.5
+VEHICLES = 4
 ORDERS: dict[SceneKind, FilmOrder] = {
     kind: FilmOrder(5, camera, VEHICLES, FPS, longest_stop_s=60.0, scene=kind)
     for camera, kind in enumerate(SCENE_KINDS, start=1)

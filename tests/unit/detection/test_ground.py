@@ -128,7 +128,8 @@ def test_time_that_runs_backwards_does_not_stop_the_learning() -> None:
 
 def test_a_picture_of_another_size_begins_anew() -> None:
     ground, other = known_ground(), (1280, 720)
-    assert not ground.is_changed(frame(1, PLACE, wh=other), PLACE), "nothing is known of it"
+    everywhere = BoundingBox(0, 0, *other)
+    assert not ground.is_changed(frame(1, everywhere, wh=other), PLACE), "nothing is known of it"
 
     ground.look(frame(2, wh=other), [PLACE])
     assert not ground.is_changed(frame(3, PLACE, wh=other), PLACE), "what is known is the smaller picture's"

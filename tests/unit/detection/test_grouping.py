@@ -91,9 +91,9 @@ def test_a_tenth_of_a_box_must_be_covered(overlap_px: float, told: bool) -> None
 
 def test_parts_do_not_hide_what_they_belong_to() -> None:
     """The front is even said to end a little lower than its car."""
-    car, front, plate = (0, 0, 200, 100, "car", 0.9), (100, 40, 195, 103, "frontal", 0.9), (130, 80, 170, 92, "plate", 0.9)
+    front, plate = (100, 40, 195, 103, "frontal", 0.9), (130, 80, 170, 92, "plate", 0.9)
 
-    assert hidden(car, front, plate)[0] is False
+    assert hidden((0, 0, 200, 100, "car", 0.9), front, plate)[0] is False
 
 
 def test_who_covers_an_object_that_is_unsure_itself_hides_it_but_an_unsure_one_hides_nobody() -> None:

@@ -33,13 +33,11 @@ def test_an_empty_frame_shows_nothing() -> None:
 def test_an_object_is_told_as_it_was_detected() -> None:
     sight = sights(CAR, ids=[12])[12]
 
-    assert (sight.seen.class_name, sight.seen.bounding_box, sight.seen.track_id) == (
-        "car",
-        BoundingBox(200, 100, 400, 200),
-        12,
-    )
-    assert sight.seen.timestamp == 7.0
-    assert (sight.is_sure, sight.is_inside, sight.is_hidden, sight.is_cut, sight.parts) == (True, False, False, False, ())
+    assert sight.seen.class_name == "car"
+    assert sight.seen.bounding_box == BoundingBox(200, 100, 400, 200)
+    assert (sight.seen.track_id, sight.seen.timestamp) == (12, 7.0)
+    assert sight.is_sure
+    assert (sight.is_inside, sight.is_hidden, sight.is_cut, sight.parts) == (False, False, False, ())
 
 
 def test_what_has_no_track_is_nobody() -> None:

@@ -1,7 +1,7 @@
 """What is no object itself, such as people, stands before one: the picture of its place tells it from an empty one."""
 
 import pytest
-from support.tracks import DARK, RED, Lane, Paint, Row, box
+from support.tracks import DARK, GREY, RED, Lane, Paint, Row, box
 
 from detector_worker.models.pipeline_config import StabilityConfig
 
@@ -35,6 +35,18 @@ def test_a_place_that_is_seen_empty_for_longer_than_the_reentry_time_ends_the_vi
 
     lane.play(17, 4, lambda s: [PARKED])
     assert [visit.record_id for visit in lane.started] == ["record-1", "record-2"]
+
+
+@pytest.mark.xfail(strict=True, reason="the ground under it is remembered as it was in the light of then")
+def test_a_place_that_is_seen_empty_in_another_light_is_empty() -> None:
+    """The street has become lighter while the car stood on it, the empty place with it."""
+    street = box(0, 0, w=640, h=360)
+    lane = lane_with_a_parked_car()
+    for level in range(60, 90):
+        lane.play(level - 55, 1, lambda s: [PARKED], fps=2, over=[(street, (level,) * 3), (PARKED, GREY)])
+    lane.play(35, 13, lambda s: [], over=[(street, (90, 90, 90))])
+
+    assert lane.ended == ["record-1"]
 
 
 def test_the_archives_reentry_time_rules_where_the_place_is_seen_empty() -> None:

@@ -1,7 +1,7 @@
 """The tracker hands one object's number to another, or another comes that looks the same."""
 
 import pytest
-from support.tracks import GREY, RED, Lane, Row, box
+from support.tracks import GREY, RED, Lane, Paint, Row, box
 
 PLACE = box(430)
 BEHIND = box(485, 96)
@@ -37,7 +37,10 @@ def test_the_leader_keeps_its_record_under_its_new_number() -> None:
 def test_who_comes_close_is_no_reason_to_part_with_one_that_looks_as_before() -> None:
     lane = Lane()
     lane.play(0, 3, lambda s: [PLACE])
-    lane.play(3, 4, lambda s: [PLACE, BEHIND], over=[(BEHIND, RED), (PLACE, GREY)])
+    both: list[Paint] = [(BEHIND, RED), (PLACE, GREY)]
+    for step in range(20):
+        lane.see(3 + step / 5, PLACE, BEHIND, over=both)
+        assert lane.tracker.live_visits()[0].last_s == pytest.approx(3 + step / 5), "in sight all the time"
 
     numbers = {visit.record_id: visit.track_id for visit in lane.tracker.live_visits()}
     assert numbers == {"record-1": 1, "record-2": 2}
@@ -51,6 +54,17 @@ def test_another_class_that_comes_close_casts_no_doubt() -> None:
     lane.play(3, 4, lambda s: [truck_behind, PLACE], colour=RED)
 
     assert [visit.class_name for visit in lane.started] == ["car", "truck"]
+
+
+def test_a_car_that_jumps_farther_than_the_tracker_believes_goes_on_under_its_new_number_alone() -> None:
+    lane = Lane()
+    lane.play(0, 3, lambda s: [box(200)])
+    lane.play(3, 1.4, lambda s: [box(283)])
+
+    assert [(visit.record_id, visit.track_id) for visit in lane.tracker.live_visits()] == [("record-1", 2)]
+
+    lane.play(4.4, 14, lambda s: [])
+    assert (len(lane.started), lane.ended) == (1, ["record-1"])
 
 
 def truck(y: float) -> list[Row]:

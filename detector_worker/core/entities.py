@@ -171,7 +171,7 @@ class Visit:
     stage: Literal["arriving", "standing", "leaving"] = "arriving"
     """Leaving: it moves after it has stood."""
     appearance: tuple[float, ...] = ()
-    """What it looked like when its visit began, as `detection.appearance` describes it; empty: unknown."""
+    """What it has looked like, as `detection.appearance` describes it, one look after the other; empty: unknown."""
     shots: tuple[Shot, ...] = ()
     """Best first, bounded."""
 

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from detector_worker.core.entities import Shot
 
-__all__ = ["ALIKE", "ALIKE_IN_PLACE", "Appearance", "appearance_of", "describe", "likeness"]
+__all__ = ["ALIKE", "ALIKE_IN_PLACE", "NUMBERS", "Appearance", "appearance_of", "describe", "likeness"]
 
 Appearance = NDArray[np.float32]
 """Shape (82,), unit length: the two looks one after the other, each as long as the square root of its worth."""
 
-ALIKE_IN_PLACE: Final = 0.92
+NUMBERS: Final = 82
+ALIKE_IN_PLACE: Final = 0.9
 """The same of what stands where it stood a moment ago: one vehicle is hardly ever less like itself."""
 ALIKE: Final = 0.87
 """From this likeness on two may be one object; measured, see the folder's README."""

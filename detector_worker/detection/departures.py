@@ -98,7 +98,8 @@ def find_returned(others: Iterable[Followed], arrival: Followed, *, reentry_s: f
     possible = [
         other
         for other in others
-        if other.last_s < arrival.first_s <= other.waited_for_since_s + reentry_s
+        if (other.last_s < arrival.first_s or (other.was_parted and other.last_s == arrival.first_s))
+        and arrival.first_s <= other.waited_for_since_s + reentry_s
         and not other.is_leaving
         and other.class_name.casefold() == arrival.class_name.casefold()
         and _distance(arrival, other) <= _NEAR_SIZES

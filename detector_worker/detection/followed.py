@@ -9,7 +9,7 @@ import numpy as np
 
 from detector_worker.core.entities import BoundingBox, DetectionResult, Shot, Visit
 from detector_worker.core.frame import Frame
-from detector_worker.detection.appearance import ALIKE, ALIKE_IN_PLACE, Appearance, likeness
+from detector_worker.detection.appearance import ALIKE, ALIKE_IN_PLACE, NUMBERS, Appearance, likeness
 from detector_worker.detection.best_shots import best_of
 from detector_worker.detection.sights import Parts, Sight
 
@@ -17,6 +17,7 @@ __all__ = ["Followed"]
 
 _STANDING_IOU: Final = 0.8  # boxes of one place, of an object that stands
 _MOVED_SHARE: Final = 0.08  # of a box's width or height
+_SETTLED_S: Final = 2.0
 _STANDING_S: Final = 1.0  # in one place for so long: it stands
 _SAME_PLACE_IOU: Final = 0.75
 _SAME_LIGHT_S: Final = 120.0  # for so long the light is taken to be about the same
@@ -45,6 +46,7 @@ class Followed:
     is_hidden: bool = False  # in part, in its latest frame, by something before it
     place: BoundingBox = field(init=False)  # where it came to stand, or is passing
     place_since_s: float = field(init=False)
+    is_place_fixed: bool = False
     sure_s: float = field(init=False)  # when it was surely seen last
     left: bool = False  # it drove out of the picture: what enters there is somebody else
     covered_s: float = -math.inf  # when it was last seen to be hidden, since it went out of sight
@@ -64,6 +66,7 @@ class Followed:
     visit: Visit | None = None
     looks: tuple[Appearance, ...] = ()  # the newest last: the light changes, and something may have stood before it
     looked_s: float = -math.inf  # when it was looked at last
+    was_parted: bool = False  # from its track, which had gone over to another, perhaps when it was seen last already
     is_doubted: bool = False  # what is seen in its place may be another
     unseen_s: float | None = None  # for how long nobody looked, if that is why
 
@@ -80,7 +83,9 @@ class Followed:
         followed.place_since_s = visit.first_s if visit.stage == "standing" else visit.last_s
         followed.stood_at = None if visit.stage == "arriving" else _ELSEWHERE
         followed.expected, followed.visit = visit.bounding_box, visit
-        followed.looks = (np.array(visit.appearance, np.float32),) if visit.appearance else ()
+        # Those of another version, which has looks of another length, say nothing.
+        whole = len(visit.appearance) % NUMBERS == 0
+        followed.looks = tuple(np.array(visit.appearance, np.float32).reshape(-1, NUMBERS)) if whole else ()
         return followed
 
     @property
@@ -161,8 +166,11 @@ class Followed:
 
     def _note_place(self, sight: Sight) -> None:
         """It was surely seen just now: what is unsure at the picture's edge misleads."""
-        if not sight.is_hidden and _has_moved(self.place, sight.seen.bounding_box, sight.bounds):
-            self.place, self.place_since_s = sight.seen.bounding_box, self.last_s
+        stands_s, box = self.last_s - self.place_since_s, sight.seen.bounding_box
+        if not sight.is_hidden and _has_moved(self.place, box, sight.bounds):
+            self.place, self.place_since_s, self.is_place_fixed = box, self.last_s, False
+        elif not sight.is_hidden and not self.is_place_fixed and stands_s >= _SETTLED_S:
+            self.place, self.is_place_fixed = box, True  # it had been slowing down yet when it came here
         self.cut, self.sure_s = sight.is_cut, self.last_s
         self.seen_whole |= not self.cut
         if self.stood:
@@ -188,11 +196,11 @@ class Followed:
         if look is not None:
             self.looks = (*self.looks, look)[-_LOOKS_KEPT:]
             if self.visit is not None:
-                self.visit.appearance = self.newest_look()
+                self.visit.appearance = self.kept_looks()
 
-    def newest_look(self) -> tuple[float, ...]:
-        """Return how it looked last, as it is kept with its visit; empty where that is unknown."""
-        return tuple(round(float(one), 4) for one in self.looks[-1]) if self.looks else ()
+    def kept_looks(self) -> tuple[float, ...]:
+        """Return how it looked, one look after the other, as it is kept with its visit; empty where that is unknown."""
+        return tuple(round(float(one), 4) for look in self.looks for one in look)
 
     def may_be(self, looks: Sequence[Appearance], first_box: BoundingBox, *, hidden: bool) -> bool:
         """True unless what looks like this, and stood there at first sight, must be another.

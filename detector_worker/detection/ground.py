@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from detector_worker.core.entities import BoundingBox
 from detector_worker.core.frame import Frame, FrameScaler
@@ -24,8 +23,9 @@ class Ground:
 
     def __init__(self) -> None:
         self._scaler = FrameScaler()
-        self._wh = (0, 0)
-        self._free = np.empty((0, 0), np.float32)
+        self._frame: Frame | None = None
+        self._luma = self._free = self._light = np.empty((0, 0), np.float32)
+        self._light_now = np.nan
         self._looked_s = -np.inf
 
     def look(self, frame: Frame, occupied: Iterable[BoundingBox]) -> None:
@@ -33,30 +33,39 @@ class Ground:
         if 0 <= frame.time_s - self._looked_s < _LOOK_EVERY_S:
             return
         self._looked_s = frame.time_s
-        luma = self._luma(frame)
-        if frame.wh != self._wh:
-            self._wh, self._free = frame.wh, np.full(luma.shape, np.nan, np.float32)
-        is_free = np.ones(luma.shape, np.bool_)
+        self._take(frame)
+        is_free = np.ones(self._luma.shape, np.bool_)
         for box in occupied:
             is_free[self._cells(box, _BESIDE)] = False
-        self._free[is_free] = luma[is_free]
+        if is_free.any():
+            self._light_now = max(1.0, float(np.median(self._luma[is_free])))
+            self._free[is_free], self._light[is_free] = self._luma[is_free], self._light_now
 
     def is_changed(self, frame: Frame, place: BoundingBox) -> bool:
-        """True if a place shows something else than the ground; False too where the ground was never seen."""
-        if frame.wh != self._wh:
-            return False
+        """True if a place shows something else than the ground; False too where the ground was never seen.
+
+        The light may have changed since the place was free: as it did where it is free now.
+        """
+        self._take(frame)
         cells = self._cells(place, -_INNER)
-        difference = np.abs(self._luma(frame)[cells] - self._free[cells])
+        difference = np.abs(self._luma[cells] - self._free[cells] * (self._light_now / self._light[cells]))
         known = np.isfinite(difference)
         return bool(difference.size and known.mean() >= _LEAST_KNOWN and difference[known].mean() > _SAME)
 
-    def _luma(self, frame: Frame) -> NDArray[np.float32]:
+    def _take(self, frame: Frame) -> None:
+        """Make the frame's small picture, unless it was made before; one of another size begins anew."""
+        if frame is self._frame:
+            return
         width, height = frame.wh
-        return frame.luma((_WIDTH, max(1, round(_WIDTH * height / width))), self._scaler).astype(np.float32)
+        if self._frame is None or frame.wh != self._frame.wh:
+            shape = max(1, round(_WIDTH * height / width)), _WIDTH
+            self._free, self._light = np.full(shape, np.nan, np.float32), np.full(shape, np.nan, np.float32)
+        self._frame, (rows, columns) = frame, self._free.shape
+        self._luma = frame.luma((columns, rows), self._scaler).astype(np.float32)
 
     def _cells(self, box: BoundingBox, beside: float) -> tuple[slice, slice]:
         """Return rows and columns of a box that is grown on each side by a share of its size."""
-        scale = _WIDTH / self._wh[0]
+        scale = _WIDTH / self._frame.wh[0] if self._frame else 0.0
         width, height = box.wh
         rows = slice(*_span(box.y1 - beside * height, box.y2 + beside * height, scale, self._free.shape[0]))
         return rows, slice(*_span(box.x1 - beside * width, box.x2 + beside * width, scale, self._free.shape[1]))

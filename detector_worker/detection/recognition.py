@@ -1,5 +1,6 @@
 """Whether what carries a track's number is still the object that it was."""
 
+import math
 from collections.abc import Iterable
 from typing import Final
 
@@ -9,10 +10,36 @@ from detector_worker.detection.appearance import appearance_of
 from detector_worker.detection.followed import Followed
 from detector_worker.detection.sights import Sight
 
-__all__ = ["doubt", "doubt_beside", "has_gone", "look_at_best_shot"]
+__all__ = ["Pace", "doubt", "doubt_beside", "has_gone", "look_at_best_shot"]
 
 _LOOK_AGAIN_S: Final = 10.0  # so often an object's appearance is brought up to date
 _CONFUSED_IOU: Final = 0.3
+_GAP_PACES: Final = 3.0  # a gap is so many times as long as usual: a camera may give a picture in five seconds only
+_PACE_WEIGHT: Final = 0.2
+
+
+class Pace:
+    """Tells when nobody looked for a while, by the time between the frames of a lane."""
+
+    def __init__(self, *, longest_blink_s: float) -> None:
+        """What is not longer than ``longest_blink_s`` is no gap."""
+        self._longest_blink_s = longest_blink_s
+        self._last_s: float | None = None
+        self._usual_s: float | None = None
+
+    def gap_s(self, time_s: float) -> float:
+        """Take a frame's time; returns the seconds since the one before if that is a gap, else 0.
+
+        Before the first frame nobody looked either, which is an infinite gap.
+        """
+        if self._last_s is None:
+            self._last_s = time_s
+            return math.inf
+        elapsed_s, self._last_s = max(0.0, time_s - self._last_s), time_s
+        usual_s = elapsed_s if self._usual_s is None else self._usual_s
+        longest_s = _GAP_PACES * usual_s
+        self._usual_s = usual_s + _PACE_WEIGHT * (min(elapsed_s, longest_s) - usual_s)
+        return elapsed_s if elapsed_s > max(self._longest_blink_s, longest_s) else 0.0
 
 
 def doubt(followed: Iterable[Followed], unseen_s: float) -> None:

@@ -1,6 +1,5 @@
 """What one frame shows of each object: where the hot path's arrays end."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -46,8 +45,11 @@ def sights_in(
     least_confidence: float,
     bounds: BoundingBox,
     captured_at: float,
-) -> Iterator[Sight]:
-    """Yield what a frame's detections, shape (N,) each, show of the objects that have tracks."""
+) -> list[Sight]:
+    """Return what a frame's detections, shape (N,) each, show of the objects that have tracks, in the tracks' order.
+
+    Not in the detector's: of two like objects, the older track is asked first whether it is one that has come back.
+    """
     results = list(tracked.results(captured_at))
     wholes: list[int] = find_wholes(tracked, can_be_part).tolist()
     hidden: list[bool] = find_hidden(tracked, least_confidence).tolist()
@@ -55,14 +57,17 @@ def sights_in(
     for result, whole in zip(results, wholes, strict=True):
         if whole >= 0 and result.confidence >= least_confidence:
             parts[whole] += (replace(result, track_id=results[whole].track_id),)
-    for result, whole, own_parts, is_hidden in zip(results, wholes, parts, hidden, strict=True):
-        if result.track_id is not None:
-            yield Sight(
-                track_id=result.track_id,
-                seen=result,
-                parts=own_parts,
-                bounds=bounds,
-                is_sure=result.confidence >= least_confidence,
-                is_inside=whole >= 0,
-                is_hidden=is_hidden,
-            )
+    sights = [
+        Sight(
+            track_id=result.track_id,
+            seen=result,
+            parts=own_parts,
+            bounds=bounds,
+            is_sure=result.confidence >= least_confidence,
+            is_inside=whole >= 0,
+            is_hidden=is_hidden,
+        )
+        for result, whole, own_parts, is_hidden in zip(results, wholes, parts, hidden, strict=True)
+        if result.track_id is not None
+    ]
+    return sorted(sights, key=lambda sight: sight.track_id)

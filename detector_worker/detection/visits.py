@@ -1,6 +1,5 @@
 """From detections to visits: one real object's stay before one camera is one visit."""
 
-import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Final
@@ -15,7 +14,7 @@ from detector_worker.detection.departures import Departures, find_returned
 from detector_worker.detection.followed import Followed
 from detector_worker.detection.ground import Ground
 from detector_worker.detection.grouping import GroupRules, PartClasses
-from detector_worker.detection.recognition import doubt, doubt_beside, has_gone, look_at_best_shot
+from detector_worker.detection.recognition import Pace, doubt, doubt_beside, has_gone, look_at_best_shot
 from detector_worker.detection.sights import Sight, sights_in
 from detector_worker.detection.stability_validator import StabilityValidator
 from detector_worker.detection.tracking_manager import TrackingManager
@@ -56,7 +55,7 @@ class VisitTracker:
     ) -> None:
         self._camera_id, self._new_record_id = camera_id, new_record_id
         self._min_confidence, self._region = min_confidence, region
-        self._reentry_s, self._longest_blink_s = stability.reentry_seconds, tracking.max_lost_seconds
+        self._reentry_s = stability.reentry_seconds
         self._rules = GroupRules(expected=expected_classes, required=required_classes, trigger=trigger_classes)
         self._tracks = TrackingManager(
             max_lost_seconds=tracking.max_lost_seconds, high_confidence=min_confidence, class_aware=tracking.class_aware
@@ -69,7 +68,7 @@ class VisitTracker:
         self._ground = Ground()
         self._departed = Departures(reentry_s=stability.reentry_seconds)
         self._frame: Frame | None = None
-        self._watched_s = -math.inf  # until when somebody looked
+        self._pace = Pace(longest_blink_s=tracking.max_lost_seconds)
         self.tracked = Detections.empty()
         """The newest frame's detections with their ``track_id``."""
 
@@ -98,12 +97,12 @@ class VisitTracker:
 
     def update(self, detections: Detections, frame: Frame) -> list[VisitEvent]:
         """Take one analysed frame; returns what has begun and what has ended."""
-        unseen_s = frame.time_s - self._watched_s
-        self._frame, self._watched_s, bounds = frame, frame.time_s, self._bounds_in(frame)
+        unseen_s = self._pace.gap_s(frame.time_s)
+        self._frame, bounds = frame, self._bounds_in(frame)
         self.tracked = self._tracks.update_tracks(detections, frame.frame_id, time_s=frame.time_s, bounds=bounds)
         # What went out of sight comes first: it may go on at once in what is in sight.
         events = self._part_with_lost()
-        if unseen_s > self._longest_blink_s:
+        if unseen_s:
             self._departed.resume(self._tracks.now_s)
             doubt(self._followed.values(), unseen_s)
         for followed in self._seen_clearly(self._look(frame, bounds)):
@@ -117,7 +116,7 @@ class VisitTracker:
 
     def pass_over(self, time_s: float) -> None:
         """Take a frame that shows what the last analysed one showed, and is therefore not analysed."""
-        self._watched_s = time_s
+        self._pace.gap_s(time_s)
         self._tracks.pass_over(time_s)
 
     def finish(self) -> list[VisitEvent]:
@@ -174,6 +173,7 @@ class VisitTracker:
         followed = self._followed.get(sight.track_id)
         is_visitor = followed is not None and followed.visit is not None
         if followed is not None and is_visitor and has_gone(followed, sight, frame, self._tracks.now_s):
+            followed.was_parted = True
             self._departed.add(followed)
             followed = None
         if followed is None:
@@ -245,7 +245,7 @@ class VisitTracker:
             captured_at=moment.frame.captured_at,
             frame_id=moment.frame.frame_id,
             parts=tuple(parts),
-            appearance=followed.newest_look(),
+            appearance=followed.kept_looks(),
         )
         # The pictures go with the event alone: a visit may last for days, its pictures need not.
         return [VisitStarted(replace(followed.visit, shots=shots), moment.frame)]

@@ -101,7 +101,7 @@ def test_frames_that_were_passed_over_are_no_outage() -> None:
     "fps",
     [
         0.5,
-        pytest.param(0.2, marks=pytest.mark.xfail(strict=True, reason="each of its frames counts as after an outage")),
+        0.2,
     ],
 )
 def test_a_camera_of_few_pictures_sees_a_car_go_too(fps: float) -> None:
@@ -184,7 +184,6 @@ def test_a_car_that_is_back_holds_no_pictures() -> None:
     assert [(one.visit is not None, one.shots) for one in lane.tracker._followed.values()] == [(True, [])]
 
 
-@pytest.mark.xfail(strict=True, reason="who of them is asked first goes by the order of the detections")
 def test_which_of_two_alike_is_the_one_come_back_is_not_a_matter_of_the_detections_order() -> None:
     here, beside = box(170), box(255, 165)
     continued = []

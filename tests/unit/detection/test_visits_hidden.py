@@ -37,7 +37,6 @@ def test_a_place_that_is_seen_empty_for_longer_than_the_reentry_time_ends_the_vi
     assert [visit.record_id for visit in lane.started] == ["record-1", "record-2"]
 
 
-@pytest.mark.xfail(strict=True, reason="the ground under it is remembered as it was in the light of then")
 def test_a_place_that_is_seen_empty_in_another_light_is_empty() -> None:
     """The street has become lighter while the car stood on it, the empty place with it."""
     street = box(0, 0, w=640, h=360)

@@ -22,7 +22,6 @@ def test_of_two_that_come_out_of_one_box_each_has_its_own_visit() -> None:
     assert follower.bounding_box.x1 == 430
 
 
-@pytest.mark.xfail(strict=True, reason="the leader's new track begins in the frame that its old one was seen in last")
 def test_the_leader_keeps_its_record_under_its_new_number() -> None:
     lane = Lane()
     lane.play(0, 3, lambda s: [PLACE])

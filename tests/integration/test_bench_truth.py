@@ -119,7 +119,7 @@ def test_vehicles_without_a_record_are_told_and_shown(doctor: Doctor, tmp_path: 
         assert image.std() > 10, "a picture of the scene"
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 @pytest.mark.timeout(240)
 def test_records_of_vehicles_that_were_not_there_count_as_too_many(doctor: Doctor) -> None:
     doctor(lambda vehicles: ())
@@ -132,7 +132,7 @@ def test_records_of_vehicles_that_were_not_there_count_as_too_many(doctor: Docto
     assert total["brand_accuracy"] is None
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 @pytest.mark.timeout(240)
 def test_two_errors_are_within_what_is_asked_and_one_plate_of_another_is_not(doctor: Doctor) -> None:
     doctor(lambda vehicles: vehicles + ghosts(vehicles, 2))

@@ -15,8 +15,10 @@ __all__ = ["Comparison", "Finding", "PlayedFilm", "Record", "compare", "newest_s
 _TOLERANCE_S: Final = 0.05
 """A camera's picture may bear a time a little before the one at which it was sent."""
 _LEAST_IOU: Final = 0.4
-_SHOWN_S: Final = 2.0
-"""A vehicle of which less was sent while it stood, since the camera was out of order, is nobody's to record."""
+_GAP_FRAMES: Final = 2.5
+_SHOWN_S: Final = 4.0
+"""A vehicle that was never in sight for so long at a stretch while it stood, since the camera was out of order, is
+nobody's to record: the next picture that can be decoded may be two seconds away, and it must be seen to stand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,8 +173,13 @@ def _stays(film: PlayedFilm, recorded: dict[_Stay, _Sighting]) -> Iterator[tuple
 
 def _was_shown(vehicle: VehicleTruth, first_s: float, sent_s: Sequence[float], fps: float) -> bool:
     """True unless the camera was out of order for about as long as the vehicle stood."""
-    arrives, leaves = (bisect_left(sent_s, first_s + moment) for moment in (vehicle.stops_s, vehicle.starts_s))
-    return leaves - arrives >= min(_SHOWN_S, (vehicle.starts_s - vehicle.stops_s) / 2) * fps
+    stop, start = (bisect_left(sent_s, first_s + moment) for moment in (vehicle.stops_s, vehicle.starts_s))
+    longest_s = began_s = 0.0
+    for index in range(stop, start):
+        if index == stop or sent_s[index] - sent_s[index - 1] > _GAP_FRAMES / fps:
+            began_s = sent_s[index]
+        longest_s = max(longest_s, sent_s[index] - began_s + 1 / fps)
+    return longest_s >= min(_SHOWN_S, (vehicle.starts_s - vehicle.stops_s) / 2)
 
 
 def _readings(sightings: Iterable[_Sighting]) -> tuple[Counter[str], list[Finding]]:

@@ -1,7 +1,6 @@
 """Films of all kinds of scenes, as they are encoded: each shows what its kind promises, and anybody could count."""
 
 import math
-import time
 from collections.abc import Callable, Iterator
 from functools import cache
 from itertools import islice, pairwise
@@ -119,14 +118,3 @@ def test_a_bad_mount_moves_the_picture(film_of: FilmOf) -> None:
     assert np.percentile(shaken, 90) > 6
     assert np.median(shaken) > 3
     assert np.median(shaken) > 1.5 * np.median(mix)
-
-
-def test_what_hardly_moves_costs_little(tmp_path: Path) -> None:
-    def cost_s(order: FilmOrder) -> float:
-        started_s = time.process_time()
-        pictures = make_film(order, cache=tmp_path).truth.duration_s * order.fps
-        return (time.process_time() - started_s) / pictures
-
-    still = cost_s(FilmOrder(5, 1, 2, 2.0, longest_stop_s=250.0, scene="parked"))
-    moving = cost_s(FilmOrder(5, 1, 6, 5.0, scene="crowded"))
-    assert still < 0.7 * moving

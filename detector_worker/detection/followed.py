@@ -173,7 +173,7 @@ class Followed:
             self.place, self.is_place_fixed = box, True  # it had been slowing down yet when it came here
         self.cut, self.sure_s = sight.is_cut, self.last_s
         self.seen_whole |= not self.cut
-        if self.stood:
+        if self.is_place_fixed:
             self.stood_at = self.place
 
     def continues(self, earlier: Self) -> None:

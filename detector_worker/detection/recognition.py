@@ -14,6 +14,7 @@ __all__ = ["Pace", "doubt", "doubt_beside", "has_gone", "look_at_best_shot"]
 
 _LOOK_AGAIN_S: Final = 10.0  # so often an object's appearance is brought up to date
 _CONFUSED_IOU: Final = 0.3
+_BESIDE_IOU: Final = 0.5
 _GAP_PACES: Final = 3.0  # a gap is so many times as long as usual: a camera may give a picture in five seconds only
 _PACE_WEIGHT: Final = 0.2
 
@@ -72,6 +73,10 @@ def _looks_different(followed: Followed, sight: Sight, frame: Frame, now_s: floa
 
     Who was seen all the time is believed, and how it looks is brought up to date: the light changes.
     """
+    # Who drives off is seen beside his place first: a tracker that loses one who is hidden may take up another.
+    followed.is_doubted |= (
+        followed.stood and sight.is_sure and followed.place.iou(sight.seen.bounding_box) < _BESIDE_IOU
+    )
     is_due = followed.is_doubted or now_s - followed.looked_s >= _LOOK_AGAIN_S
     if not is_due or not sight.is_sure or sight.is_hidden:
         return False

@@ -52,7 +52,7 @@ def _count(scenes: Mapping[str, tuple[Comparison, Any]], seed: int) -> list[str]
     lines = [
         "# One record per real vehicle",
         "",
-        f"Written by `detector-worker bench truth --seed {seed} --page {'docs/truth.md'}`: simulated scenes, in which",
+        f"Written by `detector-worker bench truth --seed {seed} --page docs/truth.md`: simulated scenes, in which",
         "everything that happens is known. Duplicates are records beyond a vehicle's first, and records of no vehicle.",
         "",
         "| scene | vehicles | records | missed | duplicates | plate of another | brand | body | readable plates |",

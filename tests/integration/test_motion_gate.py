@@ -53,7 +53,7 @@ async def analysed(film: Film, archive: Path, folder: Path) -> tuple[list[tuple[
 @pytest.mark.slow
 async def test_visits_are_the_same_and_most_frames_need_no_look(tmp_path: Path) -> None:
     """It rains, and people walk by half of the time, which is no reason to look away."""
-    order = FilmOrder(seed=12, camera=3, vehicles=1, fps=5, shortest_stop_s=25, longest_stop_s=28)
+    order = FilmOrder(seed=12, camera=3, vehicles=1, fps=5, shortest_stop_s=16, longest_stop_s=18)
     film = make_film(order, cache=tmp_path / "films")
 
     every_frame, all_frames, _ = await analysed(film, demo_archive(tmp_path / "a.mpta", enabled=False), tmp_path / "a")

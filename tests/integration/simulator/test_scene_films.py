@@ -18,9 +18,9 @@ from detector_worker.simulator.scenes.truth import SceneTruth, VehicleTruth
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 FPS = 2.5
-VEHICLES = 4
+VEHICLES: dict[SceneKind, int] = {"mix": 2, "night": 1, "rain": 1, "shake": 2}
 ORDERS: dict[SceneKind, FilmOrder] = {
-    kind: FilmOrder(5, camera, VEHICLES, FPS, longest_stop_s=60.0, scene=kind)
+    kind: FilmOrder(5, camera, VEHICLES.get(kind, 4), FPS, longest_stop_s=60.0, scene=kind)
     for camera, kind in enumerate(SCENE_KINDS, start=1)
 }
 FilmOf = Callable[[SceneKind], Film]
@@ -54,7 +54,7 @@ def in_view_s(one: VehicleTruth, truth: SceneTruth) -> float:
 def test_who_is_in_the_truth_could_be_counted_by_anybody(film_of: FilmOf, kind: SceneKind) -> None:
     film = film_of(kind)
     truth = film.truth
-    assert (truth.scene, len(truth.vehicles)) == (kind, VEHICLES)
+    assert (truth.scene, len(truth.vehicles)) == (kind, ORDERS[kind].vehicles)
     assert min(in_view_s(one, truth) for one in truth.vehicles) > 3.0
     assert all(
         0 < one.enters_s < one.stops_s < one.starts_s < one.leaves_s < truth.duration_s for one in truth.vehicles
@@ -63,11 +63,10 @@ def test_who_is_in_the_truth_could_be_counted_by_anybody(film_of: FilmOf, kind: 
         assert sum(1 for _ in container.demux(video=0) if _.size) == round(truth.duration_s * FPS)
 
 
-@pytest.mark.parametrize("kind", ["crowded", "shake"])
-def test_the_same_order_gives_the_same_film(film_of: FilmOf, kind: SceneKind, tmp_path: Path) -> None:
-    again = make_film(ORDERS[kind], cache=tmp_path)
-    assert again.path.read_bytes() == film_of(kind).path.read_bytes()
-    assert again.truth == film_of(kind).truth
+def test_the_same_order_gives_the_same_film(film_of: FilmOf, tmp_path: Path) -> None:
+    again = make_film(ORDERS["shake"], cache=tmp_path)
+    assert again.path.read_bytes() == film_of("shake").path.read_bytes()
+    assert again.truth == film_of("shake").truth
 
 
 def test_at_a_crowded_gate_the_next_one_is_there_before_two_seconds_have_passed(film_of: FilmOf) -> None:

@@ -12,7 +12,7 @@ from support.tracks import GREY, RED, WHITE, Colour, Lane, Row, box
 
 from detector_worker.core.entities import VisitEnded, VisitStarted
 
-few = settings(max_examples=30, deadline=None)
+few = settings(max_examples=20, deadline=None)
 
 
 @dataclass(frozen=True)

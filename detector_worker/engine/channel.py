@@ -17,6 +17,7 @@ __all__ = ["Channel"]
 P = ParamSpec("P")
 Result = TypeVar("Result")
 _MAX_OUTGOING: Final = 20_000
+_LAST_WORD_S: Final = 1.0
 _END: Final = None
 """Sent last, since closing a pipe under a blocked reader would not wake that reader."""
 
@@ -124,6 +125,7 @@ class Channel:
             pass  # the peer died, even in the middle of a message; RuntimeError: the loop has ended
         finally:
             self._close_from_thread()
+            self._writer.join(_LAST_WORD_S)  # else it might write to whatever has the descriptor's number next
             self._connection.close()
 
     def _write(self) -> None:

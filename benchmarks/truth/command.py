@@ -92,7 +92,8 @@ def _scenes_of(names: Sequence[str]) -> list[Scene]:
 
 
 def _run(scenes: Sequence[Scene], seed: int) -> list[SceneResult]:
-    on_film, live = [one for one in scenes if one.breaks is None], [one for one in scenes if one.breaks]
+    on_film = [scene for scene in scenes if scene.breaks is None]
+    live = [(scene, scene.breaks) for scene in scenes if scene.breaks is not None]
     results: dict[str, SceneResult] = {}
     with _progress(sum(one.cameras for one in on_film) + len(live)) as (advance, say):
         outcomes: dict[str, list[Outcome]] = {}
@@ -100,8 +101,8 @@ def _run(scenes: Sequence[Scene], seed: int) -> list[SceneResult]:
             outcomes.setdefault(outcome.scene, []).append(outcome)
             advance(f"{outcome.scene}, {outcome.played.truth.camera_id}")
         results |= {name: _result(name, films) for name, films in outcomes.items()}
-        for scene in live:
-            results[scene.name] = _play(scene, seed, say=say)
+        for scene, breakage in live:
+            results[scene.name] = SceneResult(scene.name, *asyncio.run(run_live(scene, breakage, seed, say=say)))
             advance(scene.name)
     return [results[scene.name] for scene in scenes]
 
@@ -126,11 +127,6 @@ def _result(name: str, outcomes: Sequence[Outcome]) -> SceneResult:
     played: list[PlayedFilm] = [outcome.played for outcome in outcomes]
     records: list[Record] = [record for outcome in outcomes for record in outcome.records]
     return SceneResult(name, compare(played, records), {one.played.truth.camera_id: one.film for one in outcomes})
-
-
-def _play(scene: Scene, seed: int, *, say: Callable[[str], None]) -> SceneResult:
-    comparison, films = asyncio.run(run_live(scene, scene.breaks or "outages", seed, say=say))
-    return SceneResult(scene.name, comparison, films)
 
 
 def _share(part: int, of: int) -> float | None:

@@ -3,10 +3,8 @@
 import asyncio
 import os
 import random
-import shutil
 import signal
-import tempfile
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -15,12 +13,13 @@ import psutil
 from rich.console import Console
 
 from benchmarks.truth.scenes import Breakage, Scene
-from detector_worker.cli.demo.command import ARCHIVE
+from detector_worker.cli.demo.command import ARCHIVE, work_folder
 from detector_worker.cli.demo.comparison import Comparison
 from detector_worker.cli.demo.show import Demo, DemoPlan
 from detector_worker.cli.films import film_cache, make_films
 from detector_worker.core.exceptions import ServiceError
 from detector_worker.simulator.faults import Fault
+from detector_worker.simulator.film import Film
 
 __all__ = ["LiveResult", "run_live"]
 
@@ -41,34 +40,32 @@ async def run_live(scene: Scene, breakage: Breakage, seed: int, *, say: _Say) ->
     Raises:
         DetectorWorkerError: Something that the worker needs does not work.
     """
-    orders = scene.orders(seed)
-    async with aclosing(make_films(orders, cache=film_cache(), progress=_none)) as films:
-        paths = {film.truth.camera_id: film.path async for film in films}
-    folder = await asyncio.to_thread(_open_folder)
-    plan = DemoPlan(
-        folder=folder,
-        archive=ARCHIVE,
-        camera_ids=tuple(paths),
-        films=lambda progress: make_films(orders, cache=film_cache(), progress=progress),
-        plays_once=True,
-    )
-    demo, breaker = Demo(plan, Console(stderr=True, quiet=True)), _BREAKERS[breakage]
-    breaking = asyncio.create_task(breaker(demo, random.Random(f"{scene.name} {seed}"), say))
+    # All films first: rendering would take the cores that the worker is judged on.
+    async with aclosing(make_films(scene.orders(seed), cache=film_cache(), progress=_none)) as making:
+        films = [film async for film in making]
+    paths = {film.truth.camera_id: film.path for film in films}
+    with work_folder(None) as folder:
+        plan = DemoPlan(folder, ARCHIVE, tuple(paths), lambda _: _each_of(films), plays_once=True)
+        comparison = await _play(plan, breakage, random.Random(f"{scene.name} {seed}"), say)
+    return comparison, paths
+
+
+async def _play(plan: DemoPlan, breakage: Breakage, rng: random.Random, say: _Say) -> Comparison:
+    demo = Demo(plan, Console(stderr=True, quiet=True))
+    breaking = asyncio.create_task(_BREAKERS[breakage](demo, rng, say))
     try:
         report = await demo.run()
     finally:
         breaking.cancel()
         await asyncio.gather(breaking, return_exceptions=True)
-        shutil.rmtree(folder, ignore_errors=True)
     if report is None:
-        raise ServiceError(f"The scene {scene.name!r} was stopped", where="bench truth", mend="Start it again.")
-    return report.comparison, paths
+        raise ServiceError("A scene was stopped", where="bench truth", mend="Start it again.")
+    return report.comparison
 
 
-def _open_folder() -> Path:
-    folder = Path(tempfile.mkdtemp(prefix="detector-worker-bench-"))
-    folder.chmod(0o711)  # as root, the servers run as another account and must find their way
-    return folder
+async def _each_of(films: Sequence[Film]) -> AsyncGenerator[Film, None]:
+    for film in films:
+        yield film
 
 
 async def _outages(demo: Demo, rng: random.Random, say: _Say) -> NoReturn:
@@ -89,13 +86,13 @@ async def _outages(demo: Demo, rng: random.Random, say: _Say) -> NoReturn:
 async def _restarts(demo: Demo, rng: random.Random, say: _Say) -> NoReturn:
     """Kill a group, then the worker, and so on."""
     while True:
-        for victim in (_a_group_of, _itself):
+        for whom, victim in (("a group", _a_group_of), ("the worker", _itself)):
             await asyncio.sleep(rng.uniform(*_BETWEEN_KILLS_S))
             while demo.board.worker.state != "running":  # noqa: ASYNC110 - the board has no event of its own for it
                 await asyncio.sleep(_TICK_S)
             with suppress(psutil.Error):
                 process = victim(psutil.Process(demo.board.worker.pid), rng)
-                say(f"kill -9 of {'the worker' if victim is _itself else 'a group'}")
+                say(f"kill -9 of {whom}")
                 os.kill(process.pid, signal.SIGKILL)
 
 

@@ -58,7 +58,9 @@ def doubt_beside(newcomer: DetectionResult, followed: Iterable[Followed]) -> Non
 
 
 def look_at_best_shot(followed: Followed, now_s: float) -> None:
-    """Remember how an object looks in the best of its pictures that show it clearly."""
+    """Remember how an object looks in the best of its pictures that show it clearly, unless that is known."""
+    if followed.looks:
+        return
     if (clear := next((shot for shot in followed.shots if shot.is_clear), None)) is not None:
         followed.remember(appearance_of(clear), now_s)
 

@@ -33,8 +33,8 @@ class VisitTracker:
 
     A visit begins once: when its track is stable, its group has the wanted classes, the frame has a trigger class and
     shows it clearly, and the object has driven in completely, or at least its box has stopped growing. A stable track
-    that is lost before that begins its visit then, with its best picture: a late record is better than none. A visit
-    ends when its object has been out of sight for longer than the re-entry time.
+    that is lost before that begins its visit late, with its best picture, unless it comes back. A visit ends when its
+    object could have been seen for the re-entry time, and was not.
 
     Detections of at least ``min_confidence`` begin objects, less confident ones only continue them; of the classes,
     none named means that any will do; ``region`` (x1, y1, x2, y2) is where objects are looked for.

@@ -22,7 +22,7 @@ from detector_worker.cli.films import film_cache, make_films
 from detector_worker.core.exceptions import ConfigurationError
 from detector_worker.simulator.film import FilmOrder
 
-__all__ = ["ARCHIVE", "demo", "film_orders", "run_until_interrupted", "snapshot_cameras"]
+__all__ = ["ARCHIVE", "demo", "film_orders", "run_until_interrupted", "snapshot_cameras", "work_folder"]
 
 ARCHIVE: Final = Path(simulator.__file__).with_name("demo.mpta")
 _VEHICLES_EACH: Final = 6
@@ -53,7 +53,7 @@ def demo(
         raise typer.BadParameter("it needs --vehicles", param_hint="--json")
     orders = film_orders(vehicles, seed=seed, cameras=cameras, shortest_stop_s=shortest_stop)
     console = Console(stderr=True)
-    with _work_folder(data_dir) as folder:
+    with work_folder(data_dir) as folder:
         camera_ids = tuple(f"cam-{order.camera}" for order in orders)
         plan = DemoPlan(
             folder=folder,
@@ -109,7 +109,7 @@ def _tell(report: Report, console: Console, *, as_json: bool) -> None:
 
 
 @contextmanager
-def _work_folder(data_dir: Path | None) -> Iterator[Path]:
+def work_folder(data_dir: Path | None) -> Iterator[Path]:
     """Give a folder that every account may pass through, since PostgreSQL refuses root; a fresh one is removed."""
     if data_dir is not None:
         yield _empty_folder(data_dir.resolve())

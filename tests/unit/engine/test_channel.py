@@ -1,8 +1,11 @@
 import asyncio
 import multiprocessing
-from typing import Any
+import time
+from multiprocessing.connection import Connection
+from typing import Any, cast
 
 import pytest
+from support.waiting import wait_until
 
 from detector_worker.core.exceptions import MessageProcessingError, ServiceError
 from detector_worker.engine.channel import Channel
@@ -90,3 +93,34 @@ async def test_who_waits_for_a_dead_peer_is_told() -> None:
     with pytest.raises(ServiceError, match="gone"):
         await pair.near.call(Far.echo, "again")
     assert pair.near_closed.is_set()
+
+
+class SlowConnection:
+    """One end of a pipe whose writing takes its time; notes what became of it."""
+
+    def __init__(self, connection: "Connection[Any, Any]") -> None:
+        self.connection, self.happened = connection, list[str]()
+        self.recv = connection.recv
+
+    def send(self, item: object) -> None:
+        time.sleep(0.2)
+        self.connection.send(item)
+        self.happened.append("sent")
+
+    def close(self) -> None:
+        self.happened.append("closed")
+        self.connection.close()
+
+
+async def test_a_pipe_is_closed_only_after_its_last_word_is_written() -> None:
+    """Else the word might go to whoever has been given the descriptor's number meanwhile."""
+    near, far = multiprocessing.Pipe()
+    slow = SlowConnection(far)
+    channel = Channel(cast("Connection[Any, Any]", slow), name="far", target=Far(), on_closed=lambda: None)
+    channel.open()
+    near.send(None)  # the other end says good-bye
+
+    await wait_until(lambda: "closed" in slow.happened)
+
+    assert slow.happened == ["sent", "closed"]
+    near.close()

@@ -27,26 +27,29 @@ from detector_worker.communication.message_processor import MessageProcessor
 from detector_worker.communication.metrics import Metrics
 from detector_worker.communication.reports import StateReporter
 from detector_worker.communication.server import WorkerServer, open_listener
+from detector_worker.communication.session_routes import session_router
 from detector_worker.communication.websocket_handler import ConnectionLimits, WebSocketHandler
 from detector_worker.core.addresses import NetworkPolicy
 from detector_worker.core.config import Configuration
 from detector_worker.core.dependency_injection import ServiceContainer
+from detector_worker.core.outbox import Sink
 from detector_worker.core.singleton_managers import STATE_MANAGERS, ServiceStateManager, StreamStateManager
 from detector_worker.engine.camera_streams import camera_policy
 from detector_worker.engine.engine import SubscriptionSpec
 from detector_worker.engine.local_engine import LocalEngine
 from detector_worker.engine.read_model import ReadModel
 from detector_worker.engine.site_cameras import SiteCameras
-from detector_worker.storage.configured_storage import storage_for
+from detector_worker.storage.configured_storage import sessions_for, storage_for
 from detector_worker.storage.durable_storage import DurableStorage
+from detector_worker.storage.session_cache import SessionCacheManager
+from detector_worker.storage.sessions import Sessions
 from detector_worker.storage.storage_reports import StorageReports
 from detector_worker.utils.logging import setup_logging
 from detector_worker.utils.monitoring import SystemMonitor
 
-__all__ = ["create_app", "load_configuration", "main", "network_policies", "storage_for"]
+__all__ = ["create_app", "load_configuration", "main", "network_policies", "sessions_for", "storage_for"]
 
 _log: Final = logging.getLogger(__name__)
-_COUNT_QUEUES_EVERY_S: Final = 1.0
 
 
 def load_configuration(
@@ -114,6 +117,8 @@ def register_services(container: ServiceContainer, configuration: Configuration)
     container.register_singleton(ConnectionManager)
     container.register_singleton(AccessPolicy, _new_access_policy)
     container.register_singleton(DurableStorage, _new_storage)
+    container.register_singleton(SessionCacheManager, _new_caches)
+    container.register_singleton(Sessions, sessions_for)
     container.register_singleton(StorageReports)
     container.register_singleton(ReadModel)
     container.register_singleton(LocalEngine, _new_engine)
@@ -155,13 +160,14 @@ def add_websocket_routes(app: FastAPI, container: ServiceContainer) -> None:
 
 
 def add_http_routes(app: FastAPI, container: ServiceContainer) -> None:
-    """Add pictures, health, metrics and the site's cameras."""
+    """Add pictures, health, metrics, sessions and the site's cameras."""
     engine, access = container.resolve(LocalEngine), container.resolve(AccessPolicy)
     reporter, metrics = container.resolve(StateReporter), container.resolve(Metrics)
     app.include_router(http_router(engine=engine, access=access, reporter=reporter, metrics=metrics))
     lists, site = container.resolve(CameraLists), container.resolve(SiteCameras)
     streams = container.resolve(StreamStateManager)
     app.include_router(camera_router(lists=lists, site=site, streams=streams, access=access))
+    app.include_router(session_router(sessions=container.resolve(Sessions), access=access))
 
 
 async def initialize_services(container: ServiceContainer) -> AsyncExitStack:
@@ -172,7 +178,7 @@ async def initialize_services(container: ServiceContainer) -> AsyncExitStack:
     """
     configuration = container.resolve(Configuration)
     storage, engine = container.resolve(DurableStorage), container.resolve(LocalEngine)
-    handler = container.resolve(WebSocketHandler)
+    handler, sessions = container.resolve(WebSocketHandler), container.resolve(Sessions)
     async with AsyncExitStack() as running:
         await storage.start()
         running.push_async_callback(_stop_storage, storage)
@@ -181,6 +187,8 @@ async def initialize_services(container: ServiceContainer) -> AsyncExitStack:
         for warning in configuration.warnings():
             _log.warning("%s", warning)
         _run_beside(running, container.resolve(StorageReports).count(storage.spool), "queue counts")
+        await sessions.start(container.resolve(ReadModel).sessions)
+        _run_beside(running, sessions.run(), "sessions")
         running.push_async_callback(engine.stop)
         await engine.start(handler)
         _run_beside(running, handler.run(), "handler")
@@ -206,8 +214,12 @@ def _new_access_policy(configuration: Configuration) -> AccessPolicy:
     return AccessPolicy(tokens=configuration.access.tokens, origins=configuration.access.origins)
 
 
-def _new_engine(configuration: Configuration, storage: DurableStorage, read_model: ReadModel) -> LocalEngine:
-    return LocalEngine(configuration, spool=storage.spool, read_model=read_model)
+def _new_caches(sessions: Sessions) -> SessionCacheManager:
+    return sessions.caches
+
+
+def _new_engine(configuration: Configuration, sessions: Sessions, read_model: ReadModel) -> LocalEngine:
+    return LocalEngine(configuration, outbox=sessions, read_model=read_model)
 
 
 def _new_site_cameras(configuration: Configuration, engine: LocalEngine, services: ServiceStateManager) -> SiteCameras:
@@ -224,6 +236,7 @@ def _new_processor(
     *,
     configuration: Configuration,
     engine: LocalEngine,
+    sessions: Sessions,
     connections: ConnectionManager,
     streams: StreamStateManager,
     reporter: StateReporter,
@@ -231,6 +244,7 @@ def _new_processor(
     camera_policy, archive_policy = network_policies(configuration)
     return MessageProcessor(
         engine=engine,
+        sessions=sessions,
         connections=connections,
         streams=streams,
         collect_system_state=reporter.collect_system_state,
@@ -248,6 +262,7 @@ def _new_handler(
     connections: ConnectionManager,
     processor: MessageProcessor,
     reporter: StateReporter,
+    sessions: Sessions,
     storage: DurableStorage,
 ) -> WebSocketHandler:
     return WebSocketHandler(
@@ -256,6 +271,7 @@ def _new_handler(
         connections=connections,
         processor=processor,
         reporter=reporter,
+        sessions=sessions,
         next_sequence=storage.spool.next_sequence,
         heartbeat_interval_s=configuration.server.heartbeat_interval,
         limits=ConnectionLimits(
@@ -267,8 +283,9 @@ def _new_handler(
 
 async def _stop_storage(storage: DurableStorage) -> None:
     left = await storage.stop()
-    if left:
-        _log.warning("%d entries remain in the spool; they are delivered at the next start", left)
+    if left is not None and left.entries:
+        text = "%d records and %d pictures and messages remain in the spool; they are delivered at the next start"
+        _log.warning(text, left.sinks[Sink.POSTGRESQL].entries, left.sinks[Sink.REDIS].entries)
 
 
 def _run_beside(running: AsyncExitStack, work: Coroutine[Any, Any, None], name: str) -> None:

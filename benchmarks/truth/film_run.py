@@ -12,7 +12,7 @@ from detector_worker.cli.demo.comparison import PlayedFilm, Record
 from detector_worker.core.config import Configuration
 from detector_worker.core.entities import StreamStatus
 from detector_worker.core.frame import Frame
-from detector_worker.core.outbox import SavedVisit, SpoolEntry
+from detector_worker.core.outbox import SavedVisit, SessionEntry, SpoolEntry
 from detector_worker.engine.engine import LaneResult, SubscriptionOptions, SubscriptionSpec
 from detector_worker.engine.group import Group
 from detector_worker.engine.group_owner import GroupReport
@@ -126,7 +126,9 @@ class FilmRun:
             )
         )
 
-    async def accept(self, entries: Sequence[SpoolEntry], *, visit: SavedVisit | None = None) -> None:
+    async def accept(
+        self, entries: Sequence[SpoolEntry], *, visit: SavedVisit | None = None, session: SessionEntry | None = None
+    ) -> None:
         """Keep the visit; everything else that is written is in the result too."""
         if visit is not None:
             self._saved[visit.visit.record_id] = visit

@@ -14,6 +14,7 @@ from detector_worker.cli.run import run
 from detector_worker.cli.serve import serve
 from detector_worker.cli.services import services
 from detector_worker.cli.simulate import simulate
+from detector_worker.cli.spool import spool
 from detector_worker.core.exceptions import DetectorWorkerError
 
 __all__ = ["main"]
@@ -29,6 +30,7 @@ _app = typer.Typer(
 for command in (serve, demo, run, simulate, services, doctor):
     _app.command()(command)
 _app.add_typer(mpta)
+_app.add_typer(spool)
 _app.add_typer(bench)
 
 

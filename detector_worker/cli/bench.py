@@ -66,6 +66,27 @@ def truth(
         raise typer.Exit(1)
 
 
+@bench.command()
+def storage(
+    *,
+    rounds: Annotated[int, typer.Option(min=1, max=100, help="The median of so many is told.")] = 3,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else.")] = False,
+) -> None:
+    """Measure spool and drainers, next to the plainest ways to write the same rows and pictures.
+
+    With a PostgreSQL and a Redis of its own: entries accepted per second, rows drained against one plain executemany,
+    pictures against pipelined SETs, and how long acceptance takes while a backlog of 100,000 rows is delivered. Takes
+    about half a minute a round. Exit 0 if all ratios are within their bounds.
+
+    Example: detector-worker bench storage --rounds 5 --json
+    """
+    report = _benchmark("storage.report")
+    found = report.measure(rounds=rounds, tell=lambda text: typer.echo(text, err=True))
+    typer.echo(orjson.dumps(found) if as_json else report.as_text(found))
+    if not found["good"]:
+        raise typer.Exit(1)
+
+
 def _benchmark(name: str) -> ModuleType:
     """Import a module of the folder `benchmarks`.
 

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from detector_worker.app import load_configuration, storage_for
+from detector_worker.app import load_configuration, sessions_for, storage_for
 from detector_worker.cli.annotation import Annotator
 from detector_worker.core.config import Configuration
 from detector_worker.core.entities import Visit
@@ -70,7 +70,8 @@ async def _run(source: Path, mpta: str, configuration: Configuration, annotate: 
                 advance(analysed.frame.frame_id)
                 annotator.draw(analysed)
 
-            outcome = _kind_of(source)(outbox=storage.spool, on_analysed=on_analysed, on_run=annotator.note_result)
+            sessions = sessions_for(configuration, storage)
+            outcome = _kind_of(source)(outbox=sessions, on_analysed=on_analysed, on_run=annotator.note_result)
             threads = configuration.engine.analysis_threads or os.cpu_count() or 1
             await outcome.analyse(source, mpta, configuration, threads=threads)
             advance(outcome.frames)
@@ -89,8 +90,9 @@ async def _storage(configuration: Configuration) -> AsyncIterator[DurableStorage
         yield storage
     finally:
         left = await storage.stop()
-        if left:
-            typer.echo(f"{left} entries remain in the spool; the next start with this folder delivers them.", err=True)
+        if left is not None and left.entries:
+            text = f"{left.entries} entries remain in the spool; the next start with this folder delivers them."
+            typer.echo(text, err=True)
 
 
 @contextmanager

@@ -1,7 +1,9 @@
 """What a client asks for, done: one request in, exactly one reply out."""
 
+import asyncio
 import logging
 from collections.abc import Callable
+from weakref import WeakValueDictionary
 
 from detector_worker.communication.connections import ConnectionManager, WebSocketConnection
 from detector_worker.communication.reports import stream_status
@@ -20,15 +22,18 @@ from detector_worker.core.wire_messages import (
     ErrorCode,
     ErrorDetail,
     MessageType,
+    PatchSessionPayload,
     Reply,
     Request,
     RequestId,
+    SessionPayload,
     SetSessionIdPayload,
     StateReportPayload,
     SubscribePayload,
     UnsubscribePayload,
 )
-from detector_worker.engine.engine import Engine
+from detector_worker.engine.engine import Engine, SessionId
+from detector_worker.storage.sessions import Sessions
 
 __all__ = ["MessageProcessor", "MessageType"]
 
@@ -45,6 +50,7 @@ class MessageProcessor:
         self,
         *,
         engine: Engine,
+        sessions: Sessions,
         connections: ConnectionManager,
         streams: StreamStateManager,
         collect_system_state: Callable[[], StateReportPayload],
@@ -53,10 +59,11 @@ class MessageProcessor:
         max_subscriptions: int,
     ) -> None:
         """Join the parts; the policies say where cameras may be, and from where archives may be downloaded."""
-        self._engine, self._connections = engine, connections
+        self._engine, self._sessions, self._connections = engine, sessions, connections
         self._streams, self._collect_system_state = streams, collect_system_state
         self._camera_policy, self._archive_policy = camera_policy, archive_policy
         self._max_subscriptions = max_subscriptions
+        self._displays: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def process_message(
         self, connection: WebSocketConnection, message: str | bytes, *, refusal: MessageProcessingError | None = None
@@ -114,8 +121,9 @@ class MessageProcessor:
 
     async def _handle_session_ops(self, kind: MessageType, request: Request) -> Reply:
         if kind is MessageType.PATCH_SESSION:
-            what, mend = "patchSession is not supported by this version", "Use a newer version of the worker."
-            raise refused(what, mend, ErrorCode.UNKNOWN_TYPE)
+            patch = parse_payload(PatchSessionPayload, request)
+            merged = SessionPayload(session=dict(await self._sessions.patch(patch.session_id, patch.data)))
+            return Reply(type=kind.reply_type, status="success", payload=merged)
         payload = parse_payload(SetSessionIdPayload, request)
         display_id = payload.display_identifier
         if display_id is None and payload.subscription_identifier is not None:
@@ -123,8 +131,14 @@ class MessageProcessor:
         if display_id is None:
             mend = "Give displayIdentifier or subscriptionIdentifier."
             raise refused("No display is named", mend, ErrorCode.INVALID_FIELD, "displayIdentifier")
-        await self._engine.set_session(display_id, payload.session_id)
+        await asyncio.shield(self._set_session(display_id, payload.session_id))
         return _success(kind)
+
+    async def _set_session(self, display_id: str, session_id: SessionId | None) -> None:
+        """Put a display into a session: on disk, then at work; whole, and one after the other, so that both agree."""
+        async with self._displays.setdefault(display_id, asyncio.Lock()):
+            await self._sessions.set_display(display_id, session_id)
+            await self._engine.set_session(display_id, session_id)
 
     def _tell_stream_status(self, connection: WebSocketConnection, subscription_id: str) -> None:
         """Tell a new watcher how the camera is now; the changes that led there it could not see."""

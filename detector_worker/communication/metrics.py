@@ -1,5 +1,6 @@
 """The read model as Prometheus metrics, made at the moment they are asked for."""
 
+import time
 from collections.abc import Iterator, Mapping
 from typing import Final
 
@@ -15,9 +16,12 @@ from detector_worker.core.singleton_managers import (
     CameraStateManager,
     ModelCacheState,
     PipelineStateManager,
+    QueueState,
     ServiceStateManager,
+    SpoolState,
     StreamStateManager,
 )
+from detector_worker.storage.session_cache import CacheStats, SessionCacheManager
 
 __all__ = ["METRICS_TYPE", "Metrics"]
 
@@ -37,9 +41,10 @@ class Metrics:
         pipelines: PipelineStateManager,
         queues: CacheStateManager,
         services: ServiceStateManager,
+        caches: SessionCacheManager,
     ) -> None:
         self._streams, self._cameras, self._pipelines = streams, cameras, pipelines
-        self._queues, self._services = queues, services
+        self._queues, self._services, self._caches = queues, services, caches
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
 
@@ -52,6 +57,7 @@ class Metrics:
         yield from self._of_streams()
         yield from _of_cameras(list(self._cameras.snapshot().values()))
         yield from self._of_the_rest()
+        yield from _of_caches(self._caches.stats())
 
     def _of_streams(self) -> Iterator[Metric]:
         states = GaugeMetricFamily("detector_worker_camera_state", "1 at its state.", None, ("camera", "state"))
@@ -72,19 +78,49 @@ class Metrics:
             runs.add_metric((subscription_id, "completed"), one.completed)
             runs.add_metric((subscription_id, "partial"), one.partial)
             runs.add_metric((subscription_id, "failed"), one.failed)
-        waiting = GaugeMetricFamily("detector_worker_queue", "What waits in the spool.", None, ("sink", "kind"))
-        for sink, queue in self._queues.snapshot().items():
-            waiting.add_metric((sink, "records"), queue.records)
-            waiting.add_metric((sink, "images"), queue.images)
-            waiting.add_metric((sink, "dead_letters"), queue.dead_letters)
+        yield from _of_queues(self._queues.snapshot())
+        yield from _of_spool(self._queues.spool)
         up = GaugeMetricFamily("detector_worker_service_up", "1 where a part works.", None, ("service",))
         stuck = GaugeMetricFamily("detector_worker_stuck_threads", "Lost in a camera's library.", None, ("service",))
         services = self._services.snapshot()
         for name, service in services.items():
             up.add_metric((name,), float(service.state == "ok"))
             stuck.add_metric((name,), service.stuck_threads)
-        yield from (runs, waiting, up, stuck)
+        yield from (runs, up, stuck)
         yield from _of_models({name: one.model_cache for name, one in services.items() if one.model_cache is not None})
+
+
+def _of_queues(queues: Mapping[str, QueueState]) -> Iterator[Metric]:
+    waiting = GaugeMetricFamily("detector_worker_queue", "What waits in the spool.", None, ("sink", "kind"))
+    up = GaugeMetricFamily("detector_worker_sink_up", "1 where deliveries go on.", None, ("sink",))
+    size = GaugeMetricFamily("detector_worker_queue_bytes", "What waits in the spool.", None, ("sink",))
+    oldest = GaugeMetricFamily(
+        "detector_worker_queue_oldest_seconds", "Age of what has waited longest.", None, ("sink",)
+    )
+    delivered = CounterMetricFamily("detector_worker_delivered", "Entries since the start.", None, ("sink",))
+    for sink, queue in queues.items():
+        kinds = ("records", "images", "messages", "dead_letters")
+        for kind in kinds:
+            waiting.add_metric((sink, kind), getattr(queue, kind))
+        up.add_metric((sink,), float(queue.ok))
+        size.add_metric((sink,), queue.size_bytes)
+        delivered.add_metric((sink,), queue.delivered)
+        age_s = 0.0 if queue.oldest_at is None else max(0.0, time.time() - queue.oldest_at)
+        oldest.add_metric((sink,), age_s)
+    yield from (waiting, up, size, oldest, delivered)
+
+
+def _of_spool(spool: SpoolState | None) -> Iterator[Metric]:
+    if spool is None:
+        return
+    for name, value in (("bytes", spool.size_bytes), ("quota_bytes", spool.quota_bytes)):
+        yield GaugeMetricFamily(f"detector_worker_spool_{name}", "Of all entries together.", value)
+    for name, value in (("accepted", spool.accepted), ("refused", spool.refused)):
+        yield CounterMetricFamily(f"detector_worker_spool_{name}", "Entries since the start.", value)
+    lost = CounterMetricFamily("detector_worker_spool_lost", "Entries since the file was made.", None, ("reason",))
+    for reason in ("dropped_pictures", "dropped_records", "expired", "removed"):
+        lost.add_metric((reason,), spool.lost.get(reason, 0))
+    yield lost
 
 
 def _of_models(caches: Mapping[str, ModelCacheState]) -> Iterator[Metric]:
@@ -98,6 +134,19 @@ def _of_models(caches: Mapping[str, ModelCacheState]) -> Iterator[Metric]:
         for event, count in (("load", cache.loads), ("hit", cache.hits), ("eviction", cache.evictions)):
             events.add_metric((name, event), count)
     yield from (loaded, memory, events)
+
+
+def _of_caches(caches: Mapping[str, CacheStats]) -> Iterator[Metric]:
+    entries = GaugeMetricFamily("detector_worker_cache_entries", "What is kept in memory.", None, ("cache",))
+    size = GaugeMetricFamily("detector_worker_cache_bytes", "What that takes.", None, ("cache",))
+    events = CounterMetricFamily("detector_worker_cache_events", "Since the start.", None, ("cache", "event"))
+    for name, stats in caches.items():
+        entries.add_metric((name,), stats.entries)
+        size.add_metric((name,), stats.size_bytes)
+        counts = {"hit": stats.hits, "miss": stats.misses, "eviction": stats.evictions}
+        for event, count in (counts | {"expiration": stats.expirations, "refusal": stats.refusals}).items():
+            events.add_metric((name, event), count)
+    yield from (entries, size, events)
 
 
 def _of_cameras(cameras: list[CameraConnection]) -> Iterator[Metric]:

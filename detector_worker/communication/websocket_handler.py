@@ -19,10 +19,11 @@ from detector_worker.communication.connections import ConnectionClosedError, Con
 from detector_worker.communication.message_processor import MessageProcessor
 from detector_worker.communication.reports import StateReporter, image_detection, stream_status
 from detector_worker.communication.requests import refused
-from detector_worker.core.entities import StreamStatus
+from detector_worker.core.entities import PipelineResult, StreamStatus
 from detector_worker.core.exceptions import DetectorWorkerError, MessageProcessingError
 from detector_worker.core.wire_messages import ErrorCode, Reply
 from detector_worker.engine.engine import Engine, LaneResult
+from detector_worker.storage.sessions import Sessions
 
 __all__ = ["ConnectionLimits", "ConnectionManager", "WebSocketConnection", "WebSocketHandler"]
 
@@ -56,6 +57,7 @@ class WebSocketHandler:
         connections: ConnectionManager,
         processor: MessageProcessor,
         reporter: StateReporter,
+        sessions: Sessions,
         next_sequence: Callable[[str], Awaitable[int]],
         heartbeat_interval_s: float = 5.0,
         limits: ConnectionLimits | None = None,
@@ -63,6 +65,7 @@ class WebSocketHandler:
         """Join the parts; ``next_sequence`` counts a subscription's final results, also over restarts."""
         self._engine, self._access, self._connections = engine, access, connections
         self._processor, self._reporter, self._next_sequence = processor, reporter, next_sequence
+        self._sessions = sessions
         self._heartbeat_interval_s = heartbeat_interval_s
         self._limits = limits or ConnectionLimits()
         self._results: deque[LaneResult] = deque()
@@ -129,6 +132,7 @@ class WebSocketHandler:
         if not result.final:
             self._broadcast_frame(result)
             return
+        await self._note_result(result)
         sequence: int | None = None
         try:
             sequence = await self._next_sequence(result.subscription_id)
@@ -152,6 +156,14 @@ class WebSocketHandler:
         for subscription_id in subscription_ids:
             text = stream_status(subscription_id, status).to_wire()
             self._connections.broadcast_to_subscription(subscription_id, text)
+
+    async def _note_result(self, result: LaneResult) -> None:
+        if result.record_id is not None and result.session_id is not None:
+            outcome = PipelineResult(result.status, result.detections, result.branches, result.fields)
+            try:
+                await self._sessions.note_result(result.session_id, result.record_id, outcome)
+            except DetectorWorkerError as exc:
+                logger.warning("Session %s does not know of a result: %s", result.session_id, exc)
 
     def _broadcast_frame(self, result: LaneResult) -> None:
         if self._connections.has_live_watchers(result.subscription_id):

@@ -21,6 +21,7 @@ __all__ = [
     "Detections",
     "FieldValue",
     "PipelineResult",
+    "SessionId",
     "Shot",
     "StreamState",
     "StreamStatus",
@@ -32,6 +33,9 @@ __all__ = [
 
 FieldValue = str | int | float | bool | None | list["FieldValue"] | dict[str, "FieldValue"]
 """What a mapped field may hold; None is SQL's NULL."""
+
+SessionId = str | int | float
+"""A session as the backend names it; two that read alike as text are one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,7 @@ Tokens = Annotated[tuple[Token, ...], BeforeValidator(_as_list)]
 TrustedKeys = Annotated[tuple[PublicKey, ...], BeforeValidator(_as_list)]
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 Port = Annotated[int, Field(ge=0, le=65_535)]
+SslMode = Literal["disable", "prefer", "require", "verify-ca", "verify-full"]
 MIB = 1024 * 1024
 
 
@@ -120,7 +121,16 @@ class DatabaseSettings(_Section):
     port: Annotated[int, Field(ge=1, le=65_535)] = 5432
     database: Annotated[str, Field(min_length=1, max_length=63)] = "detector_worker"
     user: Annotated[str, Field(min_length=1, max_length=63)] = "detector_worker"
+    """Needs SELECT, INSERT and UPDATE on the tables that archives name, and more where ``auto_migrate`` is on."""
     password: SecretStr | None = None
+    sslmode: SslMode = "prefer"
+    """As libpq's: prefer and require encrypt, verify-ca and verify-full also ask who the server is."""
+    sslrootcert: Folder | None = None
+    """PEM file of the authorities that sign the server's certificate; None: with verify-full the system's."""
+    sslcert: Folder | None = None
+    """PEM file of the worker's own certificate, where the server asks for one."""
+    sslkey: Folder | None = None
+    """PEM file of its key, unencrypted; None: it lies in ``sslcert``."""
     connection_pool_size: Annotated[int, Field(ge=1, le=100)] = 8
     auto_migrate: bool = True
     """Whether the worker may add its own schema, and the tables and columns that archives declare."""
@@ -131,6 +141,14 @@ class RedisSettings(_Section):
 
     url: Annotated[SecretStr, AfterValidator(_redis_url)] | None = None
     """``redis://``, ``rediss://`` or ``unix://``, credentials included."""
+    tls_ca_file: Folder | None = None
+    """Authorities that a ``rediss://`` server's certificate must come from, PEM; None: those of the system."""
+    tls_cert_file: Folder | None = None
+    """The worker's own certificate, PEM, where the server wants one."""
+    tls_key_file: Folder | None = None
+    """Its key, where it is not in the same file."""
+    tls_verify_names: bool = True
+    """Whether the certificate must be for the host of the address."""
 
 
 class ServicesSettings(_Section):
@@ -154,6 +172,8 @@ class EngineSettings(_Section):
 class SpoolSettings(_Section):
     """The durable queue."""
 
+    quota_mb: Annotated[int, Field(ge=1, le=16_777_216)] = 4096
+    """What may wait on disk, MiB; when it is full, the oldest pictures go, then the oldest records."""
     drain_seconds: Annotated[float, Field(ge=0, le=8)] = 5.0
     """How long a stop may go on delivering; a stop as a whole takes at most 10 s."""
 

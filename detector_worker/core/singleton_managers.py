@@ -95,13 +95,36 @@ class ModelCacheState:
 
 @dataclass(frozen=True, slots=True)
 class QueueState:
-    """What one sink has before it."""
+    """What one sink has before it; or the spool as a whole."""
 
     ok: bool
     records: int = 0
     images: int = 0
     dead_letters: int = 0
     reason: str | None = None
+    """Why it is not ok, or why the last dead letter is one."""
+    messages: int = 0
+    size_bytes: int = 0
+    oldest_at: float | None = None
+    """Of what waits, seconds since 1970, UTC."""
+    delivered: int = 0
+    """Entries since the start."""
+    warnings: tuple[str, ...] = ()
+    """What the server behind it may lose by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpoolState:
+    """What the spool holds and has done."""
+
+    size_bytes: int
+    quota_bytes: int
+    accepted: int
+    """Entries since the start."""
+    refused: int
+    """Likewise."""
+    lost: Mapping[str, int]
+    """Since the file was made, by reason: ``dropped_pictures``, ``dropped_records``, ``expired``, ``removed``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +167,10 @@ class SessionStateManager(StateHolder[str, str | int | float]):
 
 
 class CacheStateManager(StateHolder[str, QueueState]):
-    """What waits in the spool, by sink."""
+    """What waits in the spool, by sink, and under ``spool`` how it is itself."""
+
+    spool: SpoolState | None = None
+    """Counted each second."""
 
 
 class PipelineStateManager(StateHolder[str, PipelineRuns]):

@@ -1,23 +1,15 @@
 """Every message of the control protocol, version 1: the one definition from which validation comes.
 
-What clients send is bounded in every string and number; unknown extra fields are ignored, so that newer
-clients can talk to older workers. Names on the wire are camelCase.
+What clients send is bounded; unknown fields are ignored, for newer clients. Names on the wire are camelCase.
 """
 
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    AliasGenerator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    StrictBool,
-    StrictInt,
-)
+from pydantic import AfterValidator, AliasGenerator, BaseModel, BeforeValidator, ConfigDict, Field, StrictInt
 from pydantic.alias_generators import to_camel
+
+from detector_worker.core.bounded_json import bounded_object
 
 
 class MessageType(StrEnum):
@@ -119,7 +111,7 @@ class SubscribePayload(_FromClient):
     crop_x2: Pixel | None = None
     crop_y2: Pixel | None = None
     options: SubscriptionOptionsPayload | None = None
-    live_detections: StrictBool | None = None
+    live_detections: Annotated[bool, Field(strict=True)] | None = None
     detect_url: OptionalUrl = None
     """A small RTSP stream of the same camera, for analysis; the other one is then opened only for crops."""
     resume_from: Unsupported = None
@@ -137,6 +129,13 @@ class SetSessionIdPayload(_FromClient):
     display_identifier: Text | None = None
     subscription_identifier: SubscriptionIdentifier | None = None
     session_id: Text | Integer | Number | None
+
+
+class PatchSessionPayload(_FromClient):
+    """What to merge into a session; null deletes a key."""
+
+    session_id: Text | Integer | Number
+    data: Annotated[dict[Text, Any], Field(max_length=100), AfterValidator(bounded_object)]
 
 
 class _ToClient(BaseModel):
@@ -218,6 +217,12 @@ class StateReportPayload(_ToClient):
     clients: int
 
 
+class SessionPayload(_ToClient):
+    """All data of a session, after a patch."""
+
+    session: dict[str, Any]
+
+
 class Reply(_ToClient):
     """The one answer to a request; at each heartbeat also a stateReport that nobody asked for."""
 
@@ -225,7 +230,7 @@ class Reply(_ToClient):
     status: Literal["success", "error"]
     request_id: RequestId | None = _ABSENT_IF_NONE
     subscription_id: str | None = _ABSENT_IF_NONE
-    payload: StateReportPayload | None = _ABSENT_IF_NONE
+    payload: StateReportPayload | SessionPayload | None = _ABSENT_IF_NONE
     error: ErrorDetail | None = _ABSENT_IF_NONE
 
 

@@ -52,7 +52,9 @@ class Departures:
         for entry in saved:
             last_s = now_s - max(0.0, now_utc_s - entry.last_seen_at)
             visit = replace(entry.visit, first_s=last_s - entry.visit.duration_s, last_s=last_s, shots=())
-            self._waiting.append(Followed.of_visit(visit))
+            followed = Followed.of_visit(visit)
+            followed.is_interrupted = not entry.is_complete
+            self._waiting.append(followed)
 
     def resume(self, now_s: float) -> None:
         """Nobody looked for a while: all are waited for from now on, but for those that went too long ago."""

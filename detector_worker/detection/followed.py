@@ -64,6 +64,7 @@ class Followed:
     triggered: bool = False  # it was seen clearly in a frame with a trigger class
     shots: list[Shot] = field(default_factory=list)  # until its visit begins: the best pictures, best first
     visit: Visit | None = None
+    is_interrupted: bool = False  # the pipeline of its visit was, by a restart
     looks: tuple[Appearance, ...] = ()  # the newest last: the light changes, and something may have stood before it
     looked_s: float = -math.inf  # when it was looked at last
     was_parted: bool = False  # from its track, which had gone over to another, perhaps when it was seen last already
@@ -180,6 +181,25 @@ class Followed:
         """It is the object of a lost track without a visit."""
         self.first_s, self.triggered = earlier.first_s, self.triggered or earlier.triggered
         self.shots = best_of((*self.shots, *earlier.shots))
+
+    def begin_visit(self, moment: Shot, record_id: str, camera_id: str) -> Visit:
+        """Begin a visit with what a moment shows of it."""
+        whole, *parts = moment.detections
+        self.visit = Visit(
+            record_id=record_id,
+            camera_id=camera_id,
+            track_id=self.track_id,
+            class_name=self.class_name,
+            confidence=whole.confidence,
+            bounding_box=whole.bounding_box,
+            first_s=self.first_s,
+            last_s=self.last_s,
+            captured_at=moment.frame.captured_at,
+            frame_id=moment.frame.frame_id,
+            parts=tuple(parts),
+            appearance=self.kept_looks(),
+        )
+        return self.visit
 
     def go_on_with(self, visit: Visit) -> None:
         """It is this visit's object, which is brought up to date."""

@@ -222,33 +222,23 @@ class VisitTracker:
         return self._tracks.now_s - followed.due_s < _LONGEST_WAIT_FOR_DETAIL_S
 
     def _begin(self, followed: Followed, frame: Frame, *, late: bool = False) -> list[VisitEvent]:
-        """Begin a visit now, or late at its best moment, or go on with the one whose object has come back."""
+        """Begin a visit now, or late at its best moment, or go on with the one whose object has come back.
+
+        One whose pipeline was interrupted begins once more, under its old number: its record is completed.
+        """
         self._stability.forget(followed.track_id)
         self._part_classes.note_own(followed.class_name)
         look_at_best_shot(followed, self._tracks.now_s)
         is_continued = self._go_on(followed)
         shots = tuple(followed.shots) or (followed.moment(frame),)
         followed.shots.clear()
-        if is_continued:
+        if is_continued and not followed.is_interrupted:
             return []
         moment = shots[0] if late else followed.moment(frame)
-        whole, *parts = moment.detections
-        followed.visit = Visit(
-            record_id=self._new_record_id(),
-            camera_id=self._camera_id,
-            track_id=followed.track_id,
-            class_name=followed.class_name,
-            confidence=whole.confidence,
-            bounding_box=whole.bounding_box,
-            first_s=followed.first_s,
-            last_s=followed.last_s,
-            captured_at=moment.frame.captured_at,
-            frame_id=moment.frame.frame_id,
-            parts=tuple(parts),
-            appearance=followed.kept_looks(),
-        )
+        visit = followed.visit or followed.begin_visit(moment, self._new_record_id(), self._camera_id)
+        followed.is_interrupted = False
         # The pictures go with the event alone: a visit may last for days, its pictures need not.
-        return [VisitStarted(replace(followed.visit, shots=shots), moment.frame)]
+        return [VisitStarted(replace(visit, shots=shots), moment.frame)]
 
     def _go_on(self, followed: Followed) -> bool:
         """Give an object the visit it continues, if there is one, of an object that went out of sight before."""
@@ -264,6 +254,7 @@ class VisitTracker:
             followed.continues(returned)
             return False
         followed.go_on_with(returned.visit)
+        followed.is_interrupted = returned.is_interrupted
         return True
 
     def _part_with_lost(self) -> list[VisitEvent]:

@@ -8,12 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from detector_worker.core.entities import DetectionResult, FieldValue, StreamStatus
+from detector_worker.core.entities import DetectionResult, FieldValue, SessionId, StreamStatus
 
 __all__ = ["Engine", "EngineEvents", "LaneResult", "SessionId", "SubscriptionOptions", "SubscriptionSpec"]
-
-SessionId = str | int | float
-"""A session as the backend names it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from detector_worker.core.config import Configuration
 from detector_worker.core.entities import StreamStatus
-from detector_worker.core.outbox import SavedVisit, SpoolEntry
+from detector_worker.core.outbox import SavedVisit, SessionEntry, SpoolEntry
 from detector_worker.engine.channel import Channel
 from detector_worker.engine.engine import LaneResult
 from detector_worker.engine.group import Group
@@ -73,8 +73,10 @@ class _Main:
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
 
-    async def accept(self, entries: Sequence[SpoolEntry], *, visit: SavedVisit | None = None) -> None:
-        await self._channel.call(GroupOwner.accept, tuple(entries), visit=visit)
+    async def accept(
+        self, entries: Sequence[SpoolEntry], *, visit: SavedVisit | None = None, session: SessionEntry | None = None
+    ) -> None:
+        await self._channel.call(GroupOwner.accept, tuple(entries), visit=visit, session=session)
 
     async def save_visit(self, visit: SavedVisit) -> None:
         await self._channel.call(GroupOwner.save_visit, visit)

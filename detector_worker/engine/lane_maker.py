@@ -89,7 +89,9 @@ class LaneMaker:
                 loaded, detector, spec.options.precision or self._default_precision, is_live=not lossless
             )
             undo.callback(self.precision.forget, detector)
-            actions = ActionExecutor(outbox=self._outbox, clock=self._clock, tables=pipeline.tables)
+            actions = ActionExecutor(
+                outbox=self._outbox, clock=self._clock, tables=pipeline.tables, session=pipeline.session
+            )
             await actions.declare_tables()
             rate = spec.target_fps or pipeline.target_fps
             lane = Lane(

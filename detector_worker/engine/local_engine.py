@@ -30,7 +30,7 @@ _RESUME_AGAIN_S: Final = 5.0
 
 
 class VisitKeeper(Outbox, Protocol):
-    """The spool as the engine needs it."""
+    """Where groups leave what must not be lost, and what the engine gives them back."""
 
     async def live_visits(self, subscription_id: str) -> Sequence[SavedVisit]:
         """Return the visits that were under way when they were last kept."""
@@ -50,8 +50,8 @@ class _Subscription:
 class LocalEngine:
     """Implements `Engine` with child processes. Used on one event loop."""
 
-    def __init__(self, configuration: Configuration, *, spool: VisitKeeper, read_model: ReadModel) -> None:
-        self._spool, self._read_model = spool, read_model
+    def __init__(self, configuration: Configuration, *, outbox: VisitKeeper, read_model: ReadModel) -> None:
+        self._outbox, self._read_model = outbox, read_model
         self._grace_s = configuration.streams.subscription_grace_seconds
         self._subscriptions: dict[str, _Subscription] = {}
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -146,7 +146,7 @@ class LocalEngine:
     # What a group's handle asks and tells: `GroupKeeper`.
 
     def owner_of(self, name: str) -> "_GroupEars":
-        return _GroupEars(name, self, self._spool)
+        return _GroupEars(name, self, self._outbox)
 
     async def on_group_up(self, name: str, pid: int) -> None:
         self._read_model.services.set(name, ServiceState("starting", pid=pid))
@@ -214,7 +214,7 @@ class LocalEngine:
 
     async def _start_lane(self, spec: SubscriptionSpec, subscription: _Subscription) -> None:
         group, life = subscription.group, subscription.group.lives
-        visits = tuple(await self._spool.live_visits(spec.subscription_id))
+        visits = tuple(await self._outbox.live_visits(spec.subscription_id))
         session_id = self._read_model.sessions.get(spec.display_id)
         self._read_model.add_subscription(spec, group.name)
         try:
@@ -285,11 +285,11 @@ class LocalEngine:
 
 
 class _GroupEars:
-    """One group's `GroupOwner` in main: what must not be lost to the spool, the rest to the engine."""
+    """One group's `GroupOwner` in main: what must not be lost to the outbox, the rest to the engine."""
 
-    def __init__(self, name: str, engine: LocalEngine, spool: Outbox) -> None:
+    def __init__(self, name: str, engine: LocalEngine, outbox: Outbox) -> None:
         self._name, self._engine = name, engine
-        self.accept, self.save_visit, self.forget_visit = spool.accept, spool.save_visit, spool.forget_visit
+        self.accept, self.save_visit, self.forget_visit = outbox.accept, outbox.save_visit, outbox.forget_visit
         self.on_result, self.on_stream_status = engine.on_result, engine.on_stream_status
 
     def on_report(self, report: GroupReport) -> None:

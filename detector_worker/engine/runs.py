@@ -79,11 +79,13 @@ class VisitRuns:
         )
 
     async def _run(self, lane: Lane, context: PipelineContext) -> None:
-        status = "failed"
+        status, saved = "failed", context.saved_visit
         try:
             async with self._turns:
                 result = await lane.executor.execute_pipeline(lane.pipeline, context)
             status = result.status
+            if saved is not None and not context.is_refused:
+                self._keep(self._owner.save_visit(replace(saved, is_complete=True)))
             lane.sayings.note(result.detections, result.classification_results)
             self._owner.on_result(lane_result(lane, context, result))
         except DetectorWorkerError as exc:
@@ -113,7 +115,7 @@ class VisitRuns:
 
 
 def _saved(lane: Lane, visit: Visit, seen_at: float) -> SavedVisit:
-    return SavedVisit(lane.spec.subscription_id, replace(visit, shots=()), seen_at)
+    return SavedVisit(lane.spec.subscription_id, replace(visit, shots=()), seen_at, is_complete=False)
 
 
 def lane_result(lane: Lane, context: PipelineContext, result: PipelineResult) -> LaneResult:

@@ -1,6 +1,7 @@
 """The actions of a pipeline: what each kind writes, and the way into the outbox."""
 
 import asyncio
+import hashlib
 import logging
 import uuid
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,8 @@ from detector_worker.core.outbox import (
     EnsureTables,
     Outbox,
     PublishMessage,
+    RecordPlace,
+    SessionEntry,
     SpoolEntry,
     StoreImage,
     UpdateRecord,
@@ -27,6 +30,7 @@ from detector_worker.models.pipeline_config import (
     PostgresqlUpdate,
     PublishMessageAction,
     RedisSaveImage,
+    SessionTarget,
 )
 from detector_worker.pipeline.context import PipelineContext, branch_succeeded
 from detector_worker.pipeline.field_mapper import FieldMapper, Templates, as_text, template_names
@@ -61,8 +65,10 @@ class ActionExecutor:
     action may raise a `PipelineError` where it cannot be carried out.
     """
 
-    def __init__(self, *, outbox: Outbox, clock: Clock, tables: Tables) -> None:
+    def __init__(self, *, outbox: Outbox, clock: Clock, tables: Tables, session: SessionTarget | None = None) -> None:
+        """``session``: the row that a patch of a visit's session changes; None: the visit's own."""
         self._outbox, self._clock, self._tables, self._mapper = outbox, clock, tables, FieldMapper()
+        self._session_target = session
 
     async def declare_tables(self) -> None:
         """Have the pipeline's tables and columns added where they are missing; once, before its first run."""
@@ -71,7 +77,7 @@ class ActionExecutor:
             await self._outbox.accept([SpoolEntry(key, key, self._clock.utc_s(), EnsureTables(self._tables))])
 
     async def execute_actions(self, actions: Sequence[ActionConfig], frame: Frame, context: PipelineContext) -> None:
-        """Carry out actions in their order; all that they write is accepted together, and the visit with it.
+        """Carry out actions in their order; all that they write is accepted together, with the visit and its session.
 
         An action that fails is told in the context and does not keep the others from being carried out. Where the
         outbox refuses, its `ServiceError` is raised, and nothing of these actions was accepted.
@@ -88,7 +94,9 @@ class ActionExecutor:
                 context.warnings.append(f"{action.result_name}: an unexpected error; the log has the details")
         entries, context.pending = context.pending, []
         if entries or context.saved_visit is not None:
-            await self._outbox.accept(entries, visit=context.saved_visit)
+            session = self._session_entry(entries, context)
+            await self._outbox.accept(entries, visit=context.saved_visit, session=session)
+            context.session_entry = session or context.session_entry
         context.saved_visit = None  # only now: a visit whose record was refused must not count as recorded
         for entry in entries:
             if isinstance(entry.delivery, CreateRecord | UpdateRecord):
@@ -131,10 +139,14 @@ class ActionExecutor:
             context.warnings.append(f"{action_id}: no {region!r} was seen, so no picture of it is stored")
             return None
         key = as_text(self._required("key", key_template, context, action_id, extension=EXTENSIONS[image_format]))
-        image = await asyncio.to_thread(
-            lambda: compress_image(crop_region_from_frame(*found), image_format, quality=quality)
-        )
-        self._write(StoreImage(key, image, expire_seconds), action_id, context)
+
+        def compress() -> tuple[bytes, str]:
+            image = compress_image(crop_region_from_frame(*found), image_format, quality=quality)
+            return image, hashlib.sha256(image).hexdigest()
+
+        image, sha256 = await asyncio.to_thread(compress)
+        delivery = StoreImage(key, image, expire_seconds, captured_at=found[0].captured_at, sha256=sha256)
+        self._write(delivery, action_id, context)
         context.intermediate_results[action_id] = {"key": key}
         return key
 
@@ -166,6 +178,22 @@ class ActionExecutor:
         channel = as_text(self._required("channel", action.channel, context, name))
         message = as_text(self._required("message", action.message, context, name))
         self._write(PublishMessage(channel, message, action.max_age_seconds), name, context)
+
+    def _session_entry(self, entries: Sequence[SpoolEntry], context: PipelineContext) -> SessionEntry | None:
+        """Return what the session is to know of this visit; None where it knows it already."""
+        known = context.session_entry
+        if known is not None and known.place is not None:
+            return None
+        place = self._place(entries, context)
+        entry = SessionEntry(context.session_id, context.camera_id, context.record_id, place)
+        return None if entry == known else entry
+
+    def _place(self, entries: Sequence[SpoolEntry], context: PipelineContext) -> RecordPlace | None:
+        if self._session_target is not None:
+            return RecordPlace(self._session_target.table, self._session_target.key_field, context.session_id)
+        rows = (entry.delivery for entry in entries if isinstance(entry.delivery, CreateRecord))
+        places = (RecordPlace(row.table, row.key_field, row.fields[row.key_field]) for row in rows)
+        return next((place for place in places if place.key_value is not None), None)
 
     def _key_field(self, table: str, fields: Templates, context: PipelineContext, action_id: str) -> str:
         """Return the column that names a new row: the one that is ``{record_id}``, else the declared primary key."""

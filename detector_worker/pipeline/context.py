@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Self
 
-from detector_worker.core.entities import BoundingBox, DetectionResult, FieldValue, Shot, Visit
+from detector_worker.core.entities import BoundingBox, DetectionResult, FieldValue, SessionId, Shot, Visit
 from detector_worker.core.frame import Frame
-from detector_worker.core.outbox import SavedVisit, SpoolEntry
+from detector_worker.core.outbox import SavedVisit, SessionEntry, SpoolEntry
 
 __all__ = ["PipelineContext", "View", "branch_succeeded", "find_class"]
 
@@ -21,7 +21,7 @@ class PipelineContext:
     camera_id: str
     display_id: str
     record_id: str
-    session_id: str | int | float
+    session_id: SessionId
     model_id: str | int | None
     frame: Frame
     frame_id: int
@@ -34,6 +34,8 @@ class PipelineContext:
     """The visit's good pictures, best first, and at last this frame; each with all that was found in it."""
     saved_visit: SavedVisit | None = None
     """Goes to disk in one transaction with the run's first entries; None once it has, or where none is kept."""
+    session_entry: SessionEntry | None = None
+    """What the session knows of this visit so far."""
     pending: list[SpoolEntry] = field(default_factory=list)
     """What actions want written and the outbox has not been offered yet."""
     intermediate_results: dict[str, dict[str, FieldValue]] = field(default_factory=dict)

@@ -5,13 +5,12 @@ from collections.abc import Mapping, Sequence
 from typing import Final, Self, TypeVar
 from uuid import uuid4
 
-import asyncpg
 import orjson
 from asyncpg.pool import PoolConnectionProxy
 
 from detector_worker.core.entities import FieldValue
 from detector_worker.core.outbox import CreateRecord, SpoolEntry, UpdateRecord
-from detector_worker.storage.catalogue import as_text, existing_table, find_table
+from detector_worker.storage.catalogue import Tables, as_text, find_table, place_of_new_table
 from detector_worker.storage.faults import TransientDatabaseError
 from detector_worker.storage.postgresql_pool import DatabaseConfig, DatabaseTimeouts, Operation, PostgresqlPool
 from detector_worker.storage.record_writer import prune_delivered, write_records
@@ -66,8 +65,8 @@ class DatabaseManager:
     async def get_record(self, table: str, key_value: FieldValue, key_field: str) -> dict[str, FieldValue] | None:
         """Return one row whose ``key_field`` is ``key_value``, values as in JSON, times in UTC; None: there is none."""
 
-        async def select(connection: PoolConnectionProxy) -> dict[str, FieldValue] | None:
-            found = await existing_table(connection, table)
+        async def select(connection: PoolConnectionProxy, tables: Tables) -> dict[str, FieldValue] | None:
+            found = await tables.existing(table)
             key = f"t.{found.column(key_field)} = {found.cast(key_field, '$1::text')}"
             statement = f"SELECT to_jsonb(t)::text FROM {found.name} AS t WHERE {key} LIMIT 1"  # noqa: S608 - catalogue's names
             row = await connection.fetchval(statement, as_text(key_value))
@@ -78,7 +77,7 @@ class DatabaseManager:
     async def execute_query(self, query: str, *values: object) -> list[dict[str, object]]:
         """Carry out an operator's own SQL with ``$1`` ... bound; never for text that came from outside."""
 
-        async def fetch(connection: PoolConnectionProxy) -> list[dict[str, object]]:
+        async def fetch(connection: PoolConnectionProxy, _: Tables) -> list[dict[str, object]]:
             return [dict(row) for row in await connection.fetch(query, *values)]
 
         return await self._execute_with_retry(fetch)
@@ -90,20 +89,27 @@ class DatabaseManager:
     async def ensure_tables(self, tables: Mapping[str, Mapping[str, str]], *, add: bool) -> list[str]:
         """Add missing tables and columns, or only say which SQL would add them; return that SQL."""
 
-        async def ensure(connection: PoolConnectionProxy) -> list[str]:
+        async def ensure(connection: PoolConnectionProxy, known: Tables) -> list[str]:
             statements = []
             for name, columns in tables.items():
-                statements += statements_to_add(name, columns, await find_table(connection, name))
+                found = await find_table(connection, name)
+                place = found.name if found else await place_of_new_table(connection, name)
+                statements += statements_to_add(place, columns, found.types if found else None)
             if add and statements:
                 await connection.execute("SELECT pg_advisory_xact_lock($1)", _DECLARING_LOCK)
                 await connection.execute("; ".join(statements))
+                known.forget()
             return statements
 
         return await self._pool.run(ensure)
 
     async def prune_delivered(self) -> None:
         """Forget some of the delivered keys that are old enough."""
-        await self._pool.run(prune_delivered)
+
+        async def prune(connection: PoolConnectionProxy, _: Tables) -> None:
+            await prune_delivered(connection)
+
+        await self._pool.run(prune)
 
     def throw_away_pool(self) -> None:
         """Cut all connections at once; calls under way fail, the next one connects anew."""
@@ -126,12 +132,7 @@ class DatabaseManager:
 
 
 def _writing(entries: Sequence[SpoolEntry]) -> Operation[None]:
-    async def write(connection: PoolConnectionProxy) -> None:
-        try:
-            async with connection.transaction():
-                await write_records(connection, entries)
-        except (asyncpg.DataError, asyncpg.SyntaxOrAccessError):
-            # A column may have been altered after we looked, perhaps while we waited for its lock: look again, once.
-            await write_records(connection, entries)
+    async def write(connection: PoolConnectionProxy, tables: Tables) -> None:
+        await write_records(connection, tables, entries)
 
     return write

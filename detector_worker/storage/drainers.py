@@ -1,8 +1,10 @@
 """Carries what the spool holds to the sinks: one task each, so that no sink waits for another."""
 
 import asyncio
+import contextlib
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -16,36 +18,38 @@ from detector_worker.storage.spool import QueuedEntry, Spool
 
 __all__ = ["Drainers", "SinkState"]
 
-_logger = logging.getLogger(__name__)
+_log: Final = logging.getLogger(__name__)
 _MAX_ENTRIES: Final = 500
 _MAX_BYTES: Final = 8 << 20
 _FIRST_DELAY_S: Final = 0.2
-_LONGEST_DELAY_S: Final = 10.0
+_LONGEST_DELAY_S: Final = 5.0
 _ABORT_S: Final = 2.0
+_TEND_EVERY_S: Final = 1.0
+_LOOK_BACK_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class SinkState:
     """How deliveries to one sink are going; the numbers are of entries since the start.
 
-    ``reason``: why it is down, or why the last dead letter is one; None where all is well. ``expired``: publications
-    dropped since they were too old.
+    ``reason``: why it is down, or why the last dead letter is one; None where all is well.
     """
 
     sink: Sink
     is_up: bool
     reason: str | None
     delivered: int
-    expired: int
     dead_lettered: int
+    warnings: tuple[str, ...] = ()
+    """What the server behind it may lose by itself."""
 
 
 class Drainers:
-    """Owns one task, ``drainers``, and below it one for each sink."""
+    """Owns one task, ``drainers``, and below it one for each sink, and one that drops what has become too old."""
 
     def __init__(self, spool: Spool, sinks: Sequence[DeliverySink], *, notify: Callable[[SinkState], None]) -> None:
-        """``notify`` is told each change between up and down, each dead letter and each drop; it must not block."""
-        self._sinks = sinks
+        """``notify`` is told of each batch, each dead letter and each change between up and down; must not block."""
+        self._spool, self._sinks = spool, sinks
         self._drainers = [_Drainer(spool, sink, notify) for sink in sinks]
         self._task: asyncio.Task[None] | None = None
 
@@ -70,12 +74,27 @@ class Drainers:
             task.cancel()
             done, _ = await asyncio.wait({task}, timeout=_ABORT_S)
         if not done:
-            _logger.error("The task %s did not end within %.0f s", task.get_name(), _ABORT_S)
+            _log.error("The task %s did not end within %.0f s", task.get_name(), _ABORT_S)
+        await self._drop_expired()
 
     async def _run(self) -> None:
-        async with asyncio.TaskGroup() as group:
-            for sink, drainer in zip(self._sinks, self._drainers, strict=True):
-                group.create_task(drainer.run(), name=f"drainer {sink.sink}")
+        tending = asyncio.create_task(self._tend(), name="spool upkeep")
+        try:
+            async with asyncio.TaskGroup() as group:
+                for sink, drainer in zip(self._sinks, self._drainers, strict=True):
+                    group.create_task(drainer.run(), name=f"drainer {sink.sink}")
+        finally:
+            tending.cancel()
+
+    async def _tend(self) -> None:
+        """Drop what is too old also while its sink is away: a gate must not open an hour later."""
+        while True:
+            await self._drop_expired()
+            await asyncio.sleep(_TEND_EVERY_S)
+
+    async def _drop_expired(self) -> None:
+        with contextlib.suppress(ServiceError):  # the spool's disk: told by those who write
+            await self._spool.drop_expired()
 
 
 class _Drainer:
@@ -85,8 +104,11 @@ class _Drainer:
         self._spool, self._sink, self._notify = spool, sink, notify
         self._backoff = Backoff(base_s=_FIRST_DELAY_S, cap_s=_LONGEST_DELAY_S, stable_s=0.0)
         self._finishing = asyncio.Event()
+        self._max_entries = _MAX_ENTRIES
+        self._forgetting: asyncio.Task[None] | None = None
+        self._failures: Counter[int] = Counter()  # of the entries of the batch that fails at present, by their place
         self._down: str | None = None
-        self._delivered = self._expired = self._dead_lettered = 0
+        self._delivered = self._dead_lettered = 0
 
     def finish(self) -> None:
         """End `run` once nothing waits, or the sink is down."""
@@ -97,28 +119,50 @@ class _Drainer:
         """Deliver until `finish`."""
         while True:
             try:
-                more = await self._deliver_next()
+                await self._deliver_all()
+                goes_on = not self._finishing.is_set()
             except Exception as exc:  # noqa: BLE001 - a sink's boundary: a bug here must not end the deliveries of both
-                more = await self._pause(exc)
-            if not more:
-                if self._finishing.is_set():
-                    return
-                await self._spool.wait_for_news(self._sink.sink)
+                goes_on = await self._pause(exc)
+            else:
+                if goes_on:
+                    await self._spool.wait_for_news(self._sink.sink)
+            if not goes_on:
+                return
 
-    async def _deliver_next(self) -> bool:
-        """Deliver what is oldest; False: nothing waits."""
-        batch = await self._spool.oldest(self._sink.sink, max_entries=_MAX_ENTRIES, max_bytes=_MAX_BYTES)
-        if batch:
-            await self._deliver(batch)
-        elif self._down is not None:  # the spool's own disk was the trouble
+    async def _deliver_all(self) -> None:
+        """Deliver what waits, and look back each second for what was made alive again further ahead."""
+        while batch := await self._read(after=0):
+            await self._deliver_for_a_while(batch)
+        if self._down is not None:  # the spool's own disk was the trouble
             self._tell_up(None)
-        return bool(batch)
+
+    async def _deliver_for_a_while(self, batch: Sequence[QueuedEntry]) -> None:
+        """Deliver batch after batch; the next one is read, and the last one forgotten, while one is on its way."""
+        until_s = time.monotonic() + _LOOK_BACK_S
+        try:
+            while batch:
+                upcoming = asyncio.create_task(self._read(after=batch[-1].seq))
+                try:
+                    await self._deliver(batch)
+                    if time.monotonic() > until_s:
+                        return
+                    batch = await upcoming
+                finally:
+                    upcoming.cancel()
+                    await asyncio.gather(upcoming, return_exceptions=True)
+        finally:
+            await self._forgotten()
+
+    async def _read(self, *, after: int) -> list[QueuedEntry]:
+        sink, max_entries = self._sink.sink, self._max_entries
+        return await self._spool.oldest(sink, max_entries=max_entries, max_bytes=_MAX_BYTES, after=after)
 
     async def _deliver(self, batch: Sequence[QueuedEntry]) -> None:
         """Deliver a batch; where something in it never can be, its halves, down to the one that is to blame."""
         try:
             expired = await self._sink.deliver([queued.entry for queued in batch])
         except DetectorWorkerError as exc:
+            self._failures.update(queued.seq for queued in batch)
             if isinstance(exc, TransientDatabaseError | TransientRedisError):
                 raise
             middle = len(batch) // 2
@@ -128,27 +172,38 @@ class _Drainer:
                 await self._deliver(batch[:middle])
                 await self._deliver(batch[middle:])
             return
-        await self._spool.remove([queued.seq for queued in batch])
-        self._delivered += len(batch) - expired
-        self._expired += expired
+        await self._forgotten()
+        self._forgetting = asyncio.create_task(self._forget(batch, expired))
+        self._failures.clear()
+        self._max_entries = min(_MAX_ENTRIES, 2 * self._max_entries)
         self._backoff.note_success(time.monotonic())
-        if self._down is not None or expired:
-            self._tell_up(None)
+
+    async def _forget(self, batch: Sequence[QueuedEntry], expired: int) -> None:
+        removed = await self._spool.remove([queued.seq for queued in batch], expired=expired)
+        self._delivered += max(0, removed - expired)
+        self._tell_up(None)
+
+    async def _forgotten(self) -> None:
+        """Wait until the batch that was delivered last is out of the spool."""
+        forgetting, self._forgetting = self._forgetting, None
+        if forgetting is not None:
+            await forgetting
 
     async def _bury(self, queued: QueuedEntry, error: DetectorWorkerError) -> None:
-        await self._spool.bury(queued.seq, str(error))
+        await self._spool.bury(queued.seq, str(error), attempts=self._failures.pop(queued.seq))
         self._dead_lettered += 1
-        _logger.warning("Entry %s can never be delivered to %s: %s", queued.entry.key, self._sink.sink, error)
+        _log.warning("Entry %s can never be delivered to %s: %s", queued.entry.key, self._sink.sink, error)
         self._tell_up(f"dead letter {queued.entry.key}: {error}")
 
     async def _pause(self, error: Exception) -> bool:
         """Tell why nothing moves, and wait until the next attempt is due; False: there shall be none."""
+        self._max_entries = max(1, self._max_entries // 2)  # what is too much for a slow server in its time
         delay_s = self._backoff.next_delay_s()
         reason = str(error)
         if self._down != reason:
             foreseen = isinstance(error, TransientDatabaseError | TransientRedisError | ServiceError)
             text = "Delivery to %s stands still, next attempt in %.1f s: %s"
-            _logger.warning(text, self._sink.sink, delay_s, reason, exc_info=None if foreseen else error)
+            _log.warning(text, self._sink.sink, delay_s, reason, exc_info=None if foreseen else error)
             self._down = reason
             self._tell(reason)
         try:
@@ -162,5 +217,6 @@ class _Drainer:
         self._tell(reason)
 
     def _tell(self, reason: str | None) -> None:
-        numbers = (self._delivered, self._expired, self._dead_lettered)
-        self._notify(SinkState(self._sink.sink, self._down is None, reason, *numbers))
+        is_up = self._down is None
+        numbers = (self._delivered, self._dead_lettered)
+        self._notify(SinkState(self._sink.sink, is_up, reason, *numbers, self._sink.warnings))

@@ -14,14 +14,18 @@ from detector_worker.storage.database_manager import DatabaseConfig, DatabaseMan
 from detector_worker.storage.drainers import Drainers, SinkState
 from detector_worker.storage.embedded_servers import EmbeddedServers, Notify
 from detector_worker.storage.folder_lock import FolderLock
-from detector_worker.storage.redis_client import RedisClient
+from detector_worker.storage.redis_client import RedisClient, RedisTls
 from detector_worker.storage.sinks import PostgresqlSink, RedisSink
 from detector_worker.storage.spool import Spool
+from detector_worker.storage.spool_backlog import Backlog
+from detector_worker.storage.spool_room import DEFAULT_QUOTA_BYTES
 
-__all__ = ["WORKER_LOCK", "DurableStorage"]
+__all__ = ["SPOOL_FILE", "WORKER_LOCK", "DurableStorage"]
 
 _log: Final = logging.getLogger(__name__)
 _COUNT_S: Final = 5.0
+SPOOL_FILE: Final = "spool.sqlite"
+"""In the data folder."""
 WORKER_LOCK: Final = "worker.lock"
 """In the data folder; its holder publishes there where its servers are."""
 
@@ -38,21 +42,24 @@ class DurableStorage:
         *,
         database: DatabaseConfig | None,
         redis_url: str | None,
+        redis_tls: RedisTls | None = None,
         auto_migrate: bool,
+        quota_bytes: int = DEFAULT_QUOTA_BYTES,
         drain_s: float,
         notify_server: Notify,
         notify_sink: Callable[[SinkState], None],
     ) -> None:
         """Prepare; nothing is started yet.
 
-        ``database`` or ``redis_url`` None: the worker's own server is started. ``drain_s``: how long a stop may go on
-        delivering. ``notify_server`` is called from the servers' thread, ``notify_sink`` on the event loop.
+        ``database`` or ``redis_url`` None: the worker's own server is started. ``quota_bytes``: what may wait on disk.
+        ``drain_s``: how long a stop may go on delivering. ``notify_server`` is called from the servers' thread,
+        ``notify_sink`` on the event loop.
         """
         self._data_dir = data_dir
-        self._database, self._redis_url = database, redis_url
+        self._database, self._redis_url, self._redis_tls = database, redis_url, redis_tls
         self._auto_migrate, self._drain_s = auto_migrate, drain_s
         self._notify_server, self._notify_sink = notify_server, notify_sink
-        self.spool = Spool(data_dir / "spool.sqlite")
+        self.spool = Spool(data_dir / SPOOL_FILE, quota_bytes=quota_bytes)
         self._running = AsyncExitStack()
 
     async def start(self) -> None:
@@ -64,17 +71,19 @@ class DurableStorage:
             await self._start(running)
             self._running = running.pop_all()
 
-    async def stop(self) -> int:
-        """Deliver what can be delivered in a bounded time, stop everything; return what remains in the spool."""
+    async def stop(self) -> Backlog | None:
+        """Deliver what can be delivered in a bounded time, stop everything; return what remains in the spool.
+
+        None: it cannot be counted, which was logged.
+        """
         async with self._running:
             await self._drainers.stop(self._drain_s)
             try:
                 async with asyncio.timeout(_COUNT_S):
-                    backlog = await self.spool.backlog()
+                    return await self.spool.backlog()
             except (ServiceError, TimeoutError) as exc:  # a failing disk, or one that hangs
                 _log.error("What remains in the spool cannot be counted: %s", exc)
-                return 0
-            return sum(sink.entries for sink in backlog.sinks.values())
+                return None
 
     async def _start(self, running: AsyncExitStack) -> None:
         _make_folder(self._data_dir)
@@ -85,7 +94,8 @@ class DurableStorage:
         lock.publish({"postgresql": _psql_address(database), "redis": _redis_cli_arguments(redis_url)})
         await self.spool.start()
         running.push_async_callback(self.spool.stop)
-        manager, client = DatabaseManager(database, auto_migrate=self._auto_migrate), RedisClient(redis_url)
+        manager = DatabaseManager(database, auto_migrate=self._auto_migrate)
+        client = RedisClient(redis_url, tls=self._redis_tls)
         running.push_async_callback(manager.disconnect)
         running.push_async_callback(client.disconnect)
         clock = SystemClock()

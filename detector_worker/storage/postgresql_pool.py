@@ -12,17 +12,21 @@ from typing import Final, TypeVar
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
-from detector_worker.core.exceptions import DatabaseError
-from detector_worker.storage.faults import TransientDatabaseError, postgresql_error
+from detector_worker.core.exceptions import ConfigurationError, DatabaseError
+from detector_worker.storage.catalogue import Table, Tables
+from detector_worker.storage.faults import OutdatedTablesError, TransientDatabaseError, postgresql_error
+from detector_worker.storage.postgresql_tls import TlsConfig
 from detector_worker.storage.schema_migrations import bring_up_to_date
 
 __all__ = ["DatabaseConfig", "DatabaseTimeouts", "Operation", "PostgresqlPool"]
 
 T = TypeVar("T")
-Operation = Callable[[PoolConnectionProxy], Awaitable[T]]
+Operation = Callable[[PoolConnectionProxy, Tables], Awaitable[T]]
+"""Work on one connection inside a transaction; it may be carried out twice, the first time without effect."""
 
 _DRIVER_FAULTS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
 _CLOSE_S: Final = 2.0
+_ENDING_S: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,7 @@ class DatabaseConfig:
     user: str = "detector_worker"
     password: str | None = field(default=None, repr=False)
     connection_pool_size: int = 8
+    tls: TlsConfig = field(default_factory=TlsConfig)
 
     def __str__(self) -> str:
         return f"PostgreSQL {self.host}:{self.port}/{self.database}"
@@ -63,40 +68,54 @@ class DatabaseTimeouts:
         }
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Opened:
+    """A pool, and what is known of the database's tables for as long as it lives."""
+
+    pool: asyncpg.Pool
+    known: dict[str, Table] = field(default_factory=dict)
+
+
 class PostgresqlPool:
     """Carries out operations, each in one transaction and within its time. Every coroutine runs on one event loop."""
 
     def __init__(self, config: DatabaseConfig, *, auto_migrate: bool, timeouts: DatabaseTimeouts) -> None:
-        """``auto_migrate``: this account may bring the worker's own schema up to date."""
+        """``auto_migrate``: this account may bring the worker's own schema up to date.
+
+        Raises:
+            ConfigurationError: The settings of TLS cannot be used.
+        """
         self._config, self._auto_migrate, self._timeouts = config, auto_migrate, timeouts
-        self._opening = asyncio.Lock()
-        self._pool: asyncpg.Pool | None = None
+        self._lock = asyncio.Lock()
+        self._opened: _Opened | None = None
+        self._opening: asyncpg.Pool | None = None
+        config.tls.for_host(config.host)  # now, for whoever made a mistake sits in front of it now
 
     def abort(self) -> None:
         """Cut all connections at once; calls under way fail, the next one connects anew."""
-        self._throw_away(self._pool)
+        self._throw_away(self._opened)
 
     async def run(self, operation: Operation[T]) -> T:
-        """Carry out an operation in one transaction, within the deadline, or raise `DatabaseError`.
+        """Carry out an operation in one transaction, or raise `DatabaseError`, at most 1 s past ``operation_s``.
 
         `TransientDatabaseError`: try again later; the pool was thrown away where ``connection_lost``.
         """
         limit_s = self._timeouts.operation_s
-        pool: asyncpg.Pool | None = None
+        opened: _Opened | None = None
 
         def cut() -> None:
-            self._throw_away(pool)
+            self._throw_away(opened)
 
-        # The timer cuts the connections, which ends the call; the timeout a second later is for what is left then.
+        # The timer cuts the connections, which ends the call; the timeout after it is for what is left then, such as
+        # a connection that was still being made.
         timer = asyncio.get_running_loop().call_later(limit_s, cut)
         try:
-            async with asyncio.timeout(limit_s + 1):
-                pool = await self._open_pool()
-                async with pool.acquire() as connection, connection.transaction():
-                    return await operation(connection)
+            async with asyncio.timeout(limit_s + _ENDING_S):
+                opened = await self._open_pool()
+                return await self._carry_out(opened, operation)
         except (*_DRIVER_FAULTS, DatabaseError) as exc:
-            error = postgresql_error(exc, where=str(self._config))
-            if isinstance(error, TransientDatabaseError) and error.connection_lost:
+            error = self._translated(exc)
+            if opened is not None and isinstance(error, TransientDatabaseError) and error.connection_lost:
                 cut()
             if error is exc:
                 raise
@@ -106,54 +125,82 @@ class PostgresqlPool:
 
     async def close(self) -> None:
         """Close all connections, within two seconds."""
-        pool, self._pool = self._pool, None
-        if pool is None:
+        opened, self._opened = self._opened, None
+        if opened is None:
             return
-        timer = asyncio.get_running_loop().call_later(_CLOSE_S, pool.terminate)
+        timer = asyncio.get_running_loop().call_later(_CLOSE_S, opened.pool.terminate)
         try:
-            await pool.close()
+            await opened.pool.close()
         except _DRIVER_FAULTS:
-            pool.terminate()
+            opened.pool.terminate()
         finally:
             timer.cancel()
 
-    def _throw_away(self, pool: asyncpg.Pool | None) -> None:
-        if pool is not None:
-            if self._pool is pool:  # else somebody has done so before, and there may be a new one
-                self._pool = None
-            pool.terminate()
+    async def _carry_out(self, opened: _Opened, operation: Operation[T]) -> T:
+        """Carry it out; where it fails for good, once more with a fresh look at the tables that it asked for.
 
-    async def _open_pool(self) -> asyncpg.Pool:
-        async with self._opening:
-            if self._pool is None:
-                pool = self._new_pool()
+        A table may have been altered since it was looked up, perhaps while we waited for its lock.
+        """
+        async with opened.pool.acquire() as connection:
+            tables = Tables(connection, opened.known)
+            try:
+                async with connection.transaction():
+                    return await operation(connection, tables)
+            except (asyncpg.PostgresError, DatabaseError) as exc:
+                error = self._translated(exc)
+                transient = isinstance(error, TransientDatabaseError) and not isinstance(error, OutdatedTablesError)
+                if transient or not tables.were_asked_for:
+                    raise
+            tables.forget()
+            async with connection.transaction():
+                return await operation(connection, Tables(connection, opened.known))
+
+    def _throw_away(self, opened: _Opened | None) -> None:
+        if opened is None:  # all that can be under way is to open one
+            if self._opening is not None:
+                self._opening.terminate()
+            return
+        if self._opened is opened:  # else somebody has done so before, and there may be a new one
+            self._opened = None
+        opened.pool.terminate()
+
+    async def _open_pool(self) -> _Opened:
+        async with self._lock:
+            if self._opened is None:
                 try:
-                    await pool  # makes no connection yet
-                    async with pool.acquire() as connection:
+                    self._opening = await self._new_pool()  # makes no connection yet
+                    async with self._opening.acquire() as connection:
                         await bring_up_to_date(connection, allowed=self._auto_migrate, where=str(self._config))
-                    self._pool = pool
-                except (*_DRIVER_FAULTS, DatabaseError) as exc:
+                    self._opened = _Opened(self._opening)
+                except (*_DRIVER_FAULTS, DatabaseError, ConfigurationError) as exc:
                     raise self._not_opened(exc) from exc
                 finally:
-                    if self._pool is not pool:
-                        pool.terminate()
-            return self._pool
+                    if self._opened is None and self._opening is not None:
+                        self._opening.terminate()
+                    self._opening = None
+            return self._opened
 
     def _not_opened(self, exc: Exception) -> TransientDatabaseError:
-        """Whatever keeps us from opening the pool is the server's state: no entry shall be given up for it."""
-        error = postgresql_error(exc, where=str(self._config))
+        """Whatever keeps us from opening the pool is a state that may change: no entry shall be given up for it."""
+        if isinstance(exc, ConfigurationError):  # the files of TLS may be replaced at any time
+            return TransientDatabaseError(exc.what, where=exc.where, mend=exc.mend)
+        error = self._translated(exc)
         if isinstance(error, TransientDatabaseError):
             return error
         return TransientDatabaseError(error.what, where=error.where, mend="Check what the worker's account may do.")
 
-    def _new_pool(self) -> asyncpg.Pool:
+    def _translated(self, exc: Exception) -> DatabaseError:
+        return postgresql_error(exc, where=str(self._config))
+
+    async def _new_pool(self) -> asyncpg.Pool:
         config = self._config
-        return asyncpg.create_pool(
+        return await asyncpg.create_pool(
             host=config.host,
             port=config.port,
             database=config.database,
             user=config.user,
             password=config.password,
+            ssl=await asyncio.to_thread(config.tls.for_host, config.host),
             min_size=0,
             max_size=config.connection_pool_size,
             timeout=self._timeouts.connect_s,

@@ -4,33 +4,39 @@ The keys of the entries are claimed in ``detector_worker.delivered`` in the same
 whose key is there already has been written, whatever became of the answer, and is passed over.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
+from operator import itemgetter
 from typing import Final
 
 import asyncpg
+import orjson
 from asyncpg.pool import PoolConnectionProxy
 
+from detector_worker.core.entities import FieldValue
 from detector_worker.core.exceptions import DatabaseError
-from detector_worker.core.outbox import CreateRecord, SpoolEntry, UpdateRecord
-from detector_worker.storage.catalogue import Table, as_text, existing_table
-from detector_worker.storage.faults import TransientDatabaseError
+from detector_worker.core.outbox import CreateRecord, PatchRecord, SpoolEntry, UpdateRecord
+from detector_worker.storage.catalogue import Table, Tables, as_text
+from detector_worker.storage.faults import OutdatedTablesError, TransientDatabaseError
 
 __all__ = ["prune_delivered", "write_records"]
 
 _Record = CreateRecord | UpdateRecord
-_CLAIM: Final = (
-    "INSERT INTO detector_worker.delivered (key) SELECT unnest($1::text[]) ON CONFLICT DO NOTHING RETURNING key"
-)
+_CLAIM: Final = """
+WITH asked AS MATERIALIZED (SELECT json_array_elements_text($1::json) AS key),
+  claimed AS (INSERT INTO detector_worker.delivered (key) SELECT key FROM asked ON CONFLICT DO NOTHING RETURNING key)
+SELECT key FROM asked EXCEPT SELECT key FROM claimed
+"""
+"""Returns those that were claimed before: mostly none, and each row back would cost the event loop a microsecond."""
 _PRUNE: Final = """
 DELETE FROM detector_worker.delivered WHERE key IN (
   SELECT key FROM detector_worker.delivered WHERE delivered_at < now() - interval '7 days' LIMIT 20000)
 """
 
 
-async def write_records(connection: PoolConnectionProxy, entries: Sequence[SpoolEntry]) -> None:
+async def write_records(connection: PoolConnectionProxy, tables: Tables, entries: Sequence[SpoolEntry]) -> None:
     """Write all of these records or raise, the driver's exceptions too; to be called inside a transaction."""
     try:
-        claimed = {row[0] for row in await connection.fetch(_CLAIM, [entry.key for entry in entries])}
+        written_before = {row[0] for row in await connection.fetch(_CLAIM, _as_json([entry.key for entry in entries]))}
     except asyncpg.SyntaxOrAccessError as exc:  # our own table: no entry is to blame; a new pool looks after it
         raise TransientDatabaseError(
             f"The table detector_worker.delivered cannot be used: {exc}",
@@ -38,8 +44,17 @@ async def write_records(connection: PoolConnectionProxy, entries: Sequence[Spool
             mend="Set database.auto_migrate, and let the worker's account read and write that table.",
             connection_lost=True,
         ) from exc
-    for records in _groups(entry for entry in entries if entry.key in claimed):
-        await _write_alike(connection, await existing_table(connection, records[0].table), records)
+    writes = list[tuple[str, _Record]]()
+    for entry in entries:
+        if entry.key in written_before:
+            continue
+        delivery = entry.delivery
+        record = await _known_part(tables, delivery) if isinstance(delivery, PatchRecord) else delivery
+        if record is not None:
+            assert isinstance(record, _Record)
+            writes.append((entry.visit_id, record))
+    for group in _groups(writes):
+        await _write_alike(connection, await tables.existing(group[0].table), group)
 
 
 async def prune_delivered(connection: PoolConnectionProxy) -> None:
@@ -47,55 +62,102 @@ async def prune_delivered(connection: PoolConnectionProxy) -> None:
     await connection.execute(_PRUNE)
 
 
-def _groups(entries: Iterable[SpoolEntry]) -> list[list[_Record]]:
+async def _known_part(tables: Tables, patch: PatchRecord) -> UpdateRecord | None:
+    """Return the update of those of a patch's fields that are columns, or None: none of them is."""
+    table = await tables.existing(patch.table)
+    if not table.types.keys() >= patch.fields.keys():  # a remembered table may lack a column that was added since
+        table = await tables.look_up(patch.table)
+    fields = {name: value for name, value in patch.fields.items() if name in table.types}
+    return UpdateRecord(patch.table, patch.key_field, patch.key_value, fields) if fields else None
+
+
+def _groups(writes: Iterable[tuple[str, _Record]]) -> list[list[_Record]]:
     """Put together what one statement can write, without changing the order per visit or per row.
 
-    A write stands one step after the last one of its visit, and after the last update of its row; what stands on one
+    A write stands one step after the last one of its visit, and after the last one of its row; what stands on one
     step has no order among itself.
     """
-    steps: dict[tuple[str, ...], int] = {}
-    groups: dict[tuple[int, tuple[object, ...]], list[_Record]] = {}
-    for entry in entries:
-        record = entry.delivery
-        assert isinstance(record, _Record)
-        waits_for: list[tuple[str, ...]] = [("visit", entry.visit_id)]
-        shape = (type(record), record.table, record.key_field, *record.fields)
-        if isinstance(record, UpdateRecord):
-            waits_for.append(("row", record.table, record.key_field, as_text(record.key_value) or ""))
-        step = 1 + max(steps.get(name, 0) for name in waits_for)
-        steps.update(dict.fromkeys(waits_for, step))
-        groups.setdefault((step, shape), []).append(record)
-    return [groups[place] for place in sorted(groups, key=lambda place: place[0])]
+    visit_steps, row_steps = dict[str, int](), dict[tuple[str, str, str], int]()
+    groups: dict[tuple[object, ...], list[_Record]] = {}
+    for visit, record in writes:
+        step = visit_steps.get(visit, 0)
+        value = record.fields.get(record.key_field) if isinstance(record, CreateRecord) else record.key_value
+        if (key := as_text(value)) is not None:  # else the server makes the key
+            row = (record.table, record.key_field, key)
+            step = max(step, row_steps.get(row, 0))
+            row_steps[row] = step + 1
+        visit_steps[visit] = step + 1
+        groups.setdefault((step, type(record), record.table, record.key_field, *record.fields), []).append(record)
+    return [groups[place] for place in sorted(groups, key=itemgetter(0))]
 
 
 async def _write_alike(connection: PoolConnectionProxy, table: Table, records: Sequence[_Record]) -> None:
-    """Write records of one table, kind and set of fields with one statement."""
-    names, key_field = list(records[0].fields), records[0].key_field
+    """Write records of one table, kind and set of fields with one statement.
+
+    Each statement tells whether the columns that it has written are of the types to which the values were cast: a cast
+    to what a column was until a moment ago, such as integer, could change a value without a word.
+    """
+    names = list(records[0].fields)
     if not names:
         raise DatabaseError("There is no field to write", where=f"table {table.name}", mend="Give the action fields.")
-    columns = [table.column(name) for name in names]
-    values = [table.cast(name, f"u.c{n}") for n, name in enumerate(names, 1)]
-    arrays = [[as_text(record.fields[name]) for record in records] for name in names]
-    # Every identifier is the catalogue's, quoted.
+    values = [_as_json([record.fields[name] for record in records]) for name in names]
     if isinstance(records[0], CreateRecord):
-        insert = f"INSERT INTO {table.name} ({', '.join(columns)}) SELECT {', '.join(values)}"
-        await connection.execute(f"{insert} FROM {_unnest(len(arrays))}", *arrays)
-        return
-    keys = [as_text(record.key_value) for record in records if isinstance(record, UpdateRecord)]
-    key_column, key = table.column(key_field), f"u.c{len(arrays) + 1}"
-    settings = ", ".join(f"{column} = {value}" for column, value in zip(columns, values, strict=True))
-    update = f"UPDATE {table.name} AS t SET {settings} FROM {_unnest(len(arrays) + 1)} "  # noqa: S608
-    where = f"WHERE t.{key_column} = {table.cast(key_field, key)} RETURNING {key}"
-    found = {row[0] for row in await connection.fetch(update + where, *arrays, keys)}
+        written = await connection.fetch(_insertion(table, names), *values)
+    else:
+        keys = [as_text(record.key_value) for record in records if isinstance(record, UpdateRecord)]
+        written = await connection.fetch(_completion(table, names, records[0].key_field), *values, _as_json(keys))
+        _require_rows(table, keys, {row[1] for row in written})
+    if not all(row[0] for row in written):
+        raise OutdatedTablesError(
+            "The columns' types have changed", where=f"table {table.name}", mend="It is tried again."
+        )
+
+
+def _insertion(table: Table, names: Sequence[str]) -> str:
+    """Return the statement that inserts; every identifier is the catalogue's, quoted."""
+    columns = ", ".join(map(table.column, names))
+    values = ", ".join(table.cast(name, f"u.c{n}") for n, name in enumerate(names, 1))
+    insert = f"INSERT INTO {table.name} AS t ({columns}) SELECT {values} FROM {_rows(len(names))} RETURNING {columns}"  # noqa: S608
+    return f"WITH t AS ({insert}) SELECT {table.as_known(names, of='t')} FROM t LIMIT 1"  # noqa: S608
+
+
+def _completion(table: Table, names: Sequence[str], key_field: str) -> str:
+    """Return the statement that updates; every identifier is the catalogue's, quoted."""
+    key_column, key = table.column(key_field), f"u.c{len(names) + 1}"
+    settings = ", ".join(f"{table.column(name)} = {table.cast(name, f'u.c{n}')}" for n, name in enumerate(names, 1))
+    update = f"UPDATE {table.name} AS t SET {settings} FROM {_rows(len(names) + 1)}"  # noqa: S608
+    known = table.as_known((*names, key_field), of="t")
+    return f"{update} WHERE t.{key_column} = {table.cast(key_field, key)} RETURNING {known}, {key}"
+
+
+def _require_rows(table: Table, keys: Iterable[str | None], found: Container[str | None]) -> None:
     missing = [key for key in keys if key not in found]
     if missing:
         raise DatabaseError(
-            f"The update found no row whose {key_column} is {str(missing[0])[:80]!r}",
+            f"The update found no row whose key is {str(missing[0])[:80]!r}",
             where=f"table {table.name}",
             mend="Check key_field and key_value of the action, and whether the row was deleted.",
         )
 
 
-def _unnest(width: int) -> str:
+def _rows(width: int) -> str:
+    """Return SQL for the rows ``u``, all text, whose columns are bound as one JSON list each.
+
+    Not as text arrays: the driver looks at every element of an array more than once, which took longer than all the
+    rest of a batch on our side.
+    """
     numbers = range(1, width + 1)
-    return f"unnest({', '.join(f'${n}::text[]' for n in numbers)}) AS u({', '.join(f'c{n}' for n in numbers)})"
+    lists = ", ".join(f"json_array_elements_text(${n}::json)" for n in numbers)
+    return f"ROWS FROM ({lists}) AS u({', '.join(f'c{n}' for n in numbers)})"
+
+
+def _as_json(values: Sequence[FieldValue]) -> str:
+    try:
+        # This runs for each value of each row: a look at the class is cheaper than a call.
+        return orjson.dumps(
+            [value if value.__class__ is str or value is None else as_text(value) for value in values]
+        ).decode()
+    except TypeError as exc:
+        raise DatabaseError(
+            f"A value cannot be written: {exc}", where="PostgreSQL", mend="Text must be valid Unicode."
+        ) from exc

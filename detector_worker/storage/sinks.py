@@ -7,21 +7,19 @@ from itertools import groupby
 from typing import Final, Protocol
 
 from detector_worker.core.clock import Clock
-from detector_worker.core.exceptions import DatabaseError
+from detector_worker.core.exceptions import DatabaseError, RedisError
 from detector_worker.core.outbox import EnsureTables, PublishMessage, Sink, SpoolEntry, StoreImage
 from detector_worker.storage.database_manager import DatabaseManager
-from detector_worker.storage.redis_client import Command, RedisClient
+from detector_worker.storage.redis_channels import Publication, publish_once_command
+from detector_worker.storage.redis_images import ImageInfo, image_commands
+from detector_worker.storage.redis_pool import Command, RedisClient
+from detector_worker.storage.redis_survey import survey_server
 
 __all__ = ["DeliverySink", "PostgresqlSink", "RedisSink"]
 
 _logger = logging.getLogger(__name__)
 _PRUNE_EVERY_S: Final = 600.0
 _MARGIN_S: Final = 60
-# Only who sets the key publishes: after a lost answer the same message is not heard twice.
-_PUBLISH_ONCE: Final = """
-if redis.call('SET', KEYS[1], '', 'NX', 'EX', ARGV[1]) then redis.call('PUBLISH', ARGV[2], ARGV[3]) end
-"""
-_DELIVERED_PREFIX: Final = "detector_worker:delivered:"
 
 
 class DeliverySink(Protocol):
@@ -30,6 +28,11 @@ class DeliverySink(Protocol):
     @property
     def sink(self) -> Sink:
         """Whose entries it takes."""
+        ...
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the server may lose by itself; empty while nothing is known."""
         ...
 
     async def deliver(self, entries: Sequence[SpoolEntry]) -> int:
@@ -49,6 +52,7 @@ class PostgresqlSink:
     """Rows, and the tables that archives declare."""
 
     sink: Final = Sink.POSTGRESQL
+    warnings: Final[tuple[str, ...]] = ()
 
     def __init__(self, database: DatabaseManager, *, auto_migrate: bool, clock: Clock) -> None:
         """``auto_migrate``: add missing tables and columns; else they are only told."""
@@ -92,28 +96,58 @@ class RedisSink:
 
     def __init__(self, client: RedisClient, *, clock: Clock) -> None:
         self._client, self._clock = client, clock
+        self._surveyed = 0
+        self._warnings: tuple[str, ...] = ()
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What this server may lose, and which setting mends it; known after the first delivery to it."""
+        return self._warnings
 
     async def deliver(self, entries: Sequence[SpoolEntry]) -> int:
-        now = self._clock.utc_s()
-        commands = [command for entry in entries if (command := _command(entry, now)) is not None]
-        if commands:
-            await self._client.pipeline(commands)
-        return len(entries) - len(commands)
+        deliveries = [entry.delivery for entry in entries]
+        ahead_s = await self._measure_clock() if any(isinstance(one, PublishMessage) for one in deliveries) else 0.0
+        commands = [command for entry in entries for command in _commands(entry, ahead_s)]
+        replies = await self._client.pipeline(commands) if commands else []
+        await self._survey()
+        return sum(
+            reply == Publication.TOO_OLD
+            for command, reply in zip(commands, replies, strict=True)
+            if command[0] == "EVAL"
+        )
 
     def abort(self) -> None:
         """Nothing: this driver drops its connection when it is cancelled."""
 
+    async def _measure_clock(self) -> float:
+        """Return by how much the server's clock is ahead of ours, seconds; less by as long as the answer took."""
+        ((seconds, microseconds),) = await self._client.pipeline([("TIME",)])
+        return int(seconds) + int(microseconds) / 1_000_000 - self._clock.utc_s()
 
-def _command(entry: SpoolEntry, now: float) -> Command | None:
-    """Return the command that delivers an entry, or None where it is too old by ``now``, seconds since 1970."""
+    async def _survey(self) -> None:
+        """After each new connection, look whether the server may lose what it takes."""
+        connections = self._client.connections_made
+        if connections == self._surveyed:
+            return
+        try:
+            warnings = await survey_server(self._client)
+        except RedisError:  # the batch is delivered: this is none of its faults, and the next one looks again
+            return
+        for warning in set(warnings) - set(self._warnings):
+            _logger.warning("%s", warning)
+        self._surveyed, self._warnings = connections, warnings
+
+
+def _commands(entry: SpoolEntry, ahead_s: float) -> tuple[Command, ...]:
+    """Return the commands that deliver an entry to a server whose clock is ``ahead_s`` ahead of ours."""
     match entry.delivery:
-        case StoreImage(key=key, image=image, expire_s=expire_s):
-            return ("SET", key, image, "EX", expire_s)
+        case StoreImage(key=key, image=image, expire_s=expire_s, captured_at=captured_at, sha256=sha256):
+            info = ImageInfo(len(image), captured_at, entry.visit_id, sha256)
+            return image_commands(key, image, info, expire_s=expire_s)
         case PublishMessage(channel=channel, message=message, max_age_s=max_age_s):
-            if now - entry.created_at > max_age_s:
-                return None
+            until_s = entry.created_at + max_age_s + ahead_s
             # Past that time it is dropped in any case, so its key need not live longer.
-            lives_s = math.ceil(max_age_s) + _MARGIN_S
-            return ("EVAL", _PUBLISH_ONCE, 1, _DELIVERED_PREFIX + entry.key, lives_s, channel, message)
+            remember_s = math.ceil(max_age_s) + _MARGIN_S
+            return (publish_once_command(entry.key, channel, message, until_s=until_s, remember_s=remember_s),)
         case delivery:
             raise AssertionError(f"a {type(delivery).__name__} is not for Redis")

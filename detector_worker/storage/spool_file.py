@@ -1,7 +1,9 @@
-"""The spool's one file, and the one thread that touches it.
+"""The spool's one file, and the two threads that touch it: one writes, the other reads beside it.
 
 What arrives while a group is on its way to the disk makes the next group: a lone write waits for one fsync, and a
-thousand writers share one. A group that fails is tried again one by one, so that a bad job harms no other.
+thousand writers share one; none waits longer than for the group before its own. A group that fails is tried again one
+by one, so that a bad job harms no other. To forget what was delivered is not worth an fsync: if that is lost in a
+crash, the sinks know what they have.
 """
 
 import asyncio
@@ -16,16 +18,20 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from detector_worker.core.exceptions import ServiceError
+from detector_worker.storage.spool_recovery import mend_if_damaged
+from detector_worker.storage.spool_room import SpoolRoom
+from detector_worker.storage.spool_schema import bring_up_to_date
 
 __all__ = ["SpoolFile"]
 
 T = TypeVar("T")
 
-_logger = logging.getLogger(__name__)
+_log: Final = logging.getLogger(__name__)
 _MAX_GROUP: Final = 200
 _MAX_PENDING: Final = 1_000
 _BUSY_S: Final = 5.0
 _CLOSE_S: Final = 5.0
+_CHECKPOINT_PAGES: Final = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,111 +39,165 @@ class _Job:
     work: Callable[[sqlite3.Connection], Any]
     settled: asyncio.Future[Any]
     on_commit: Callable[[], None]
+    size_bytes: int
 
 
 class SpoolFile:
-    """Owns the connection and the thread ``spool``. Every coroutine runs on one event loop and raises `ServiceError`.
+    """Owns the threads ``spool`` and ``spool reader``. Used on one event loop; whatever fails is a `ServiceError`.
 
     At most 1,000 writes wait in it; whoever comes then waits for a place.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, quota_bytes: int) -> None:
         self._path = path
+        self.room = SpoolRoom(path, quota_bytes=quota_bytes)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spool")
-        self._connection: sqlite3.Connection | None = None
+        self._reading = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spool reader")
+        self._writer: sqlite3.Connection | None = None
+        self._reader: sqlite3.Connection | None = None
         self._pending: deque[_Job] = deque()  # bounded by the places
+        self._forgetting: deque[_Job] = deque()  # likewise
         self._places = asyncio.Semaphore(_MAX_PENDING)
 
-    async def open(self, *, schema: str, version: int) -> None:
-        """Open the file, or make it with this schema."""
+    async def open(self) -> str | None:
+        """Open the file, or make it; return what was wrong with one that was damaged."""
 
-        def connect() -> sqlite3.Connection:
-            connection = sqlite3.connect(self._path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+        def connect() -> tuple[str | None, sqlite3.Connection, sqlite3.Connection]:
+            self.room.restore_ballast()
+            damage = mend_if_damaged(self._path)
+            writer = self._connect()
             try:
-                connection.execute("PRAGMA journal_mode = WAL")
-                connection.execute("PRAGMA synchronous = FULL")
-                found = connection.execute("PRAGMA user_version").fetchone()[0]
-                if found not in {0, version}:
-                    raise ServiceError(
-                        f"The spool is of version {found}, this worker knows {version}",
-                        where=str(self._path),
-                        mend="Use the worker that wrote it, or another data folder.",
-                    )
-                if found == 0:
-                    connection.executescript(f"BEGIN IMMEDIATE; {schema} PRAGMA user_version = {version}; COMMIT;")
-            except (sqlite3.Error, ServiceError):
-                connection.close()
+                writer.execute("PRAGMA journal_mode = WAL")
+                writer.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+                writer.execute("PRAGMA secure_delete = OFF")  # some builds write zeros over all that is forgotten
+                bring_up_to_date(writer, where=str(self._path))
+                reader = self._connect()
+                # A damaged text must not fail the whole batch: what is made of it is no JSON, and found out alone.
+                reader.text_factory = lambda text: text.decode(errors="replace")
+            except BaseException:
+                writer.close()
                 raise
-            return connection
+            return damage, writer, reader
 
-        self._connection = await self._in_thread(connect)
+        damage, self._writer, self._reader = await self._in_thread(self._thread, connect)
+        return damage
 
     async def close(self) -> None:
         """Write what was handed in and close the file, within a few seconds."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            closing = asyncio.get_running_loop().run_in_executor(self._thread, connection.close)
-            if not (await asyncio.wait({closing}, timeout=_CLOSE_S))[0]:
-                _logger.error("The spool's file was not closed within %.0f s: %s", _CLOSE_S, self._path)
-        self._thread.shutdown(wait=False)
+        loop, closing = asyncio.get_running_loop(), set()
+        for thread, connection in ((self._reading, self._reader), (self._thread, self._writer)):
+            if connection is not None:
+                closing.add(loop.run_in_executor(thread, connection.close))
+        self._reader = self._writer = None
+        if closing and (await asyncio.wait(closing, timeout=_CLOSE_S))[1]:
+            _log.error("The spool's file was not closed within %.0f s: %s", _CLOSE_S, self._path)
+        for thread in (self._reading, self._thread):
+            thread.shutdown(wait=False)
 
     async def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
         """Return what a query finds; it sees every write that was acknowledged."""
-        connection = self._opened()
-        return await self._in_thread(lambda: query(connection))
+        connection = self._opened(self._reader)
+        return await self._in_thread(self._reading, lambda: query(connection))
 
-    async def write(self, work: Callable[[sqlite3.Connection], T], on_commit: Callable[[], None] = lambda: None) -> T:
+    async def write(
+        self,
+        work: Callable[[sqlite3.Connection], T],
+        *,
+        on_commit: Callable[[], None] = lambda: None,
+        size_bytes: int = 0,
+    ) -> T:
         """Carry out ``work`` in a transaction, with others', and return its value once it is on disk.
 
         A caller who is cancelled meanwhile does not take the work back; ``on_commit`` runs on the event loop all the
-        same.
+        same. ``size_bytes``: what it adds, for which room is made where there is none.
         """
+        return await self._enter(self._pending, work, on_commit, size_bytes)
+
+    async def forget(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Carry out a small deletion after all writes that wait; a crash may undo it, but not the order of things."""
+        return await self._enter(self._forgetting, work, lambda: None, 0)
+
+    async def _enter(
+        self,
+        queue: deque[_Job],
+        work: Callable[[sqlite3.Connection], T],
+        on_commit: Callable[[], None],
+        size_bytes: int,
+    ) -> T:
         async with self._places:
-            connection, loop = self._opened(), asyncio.get_running_loop()
+            connection, loop = self._opened(self._writer), asyncio.get_running_loop()
             settled: asyncio.Future[T] = loop.create_future()
-            self._pending.append(_Job(work, settled, on_commit))
-            self._thread.submit(self._commit_pending, connection, loop)
+            queue.append(_Job(work, settled, on_commit, size_bytes))
+            self._thread.submit(self._commit_next, connection, loop)
             return await settled
 
-    def _opened(self) -> sqlite3.Connection:
-        if self._connection is None:
-            raise ServiceError("The spool is not running", where=str(self._path), mend="Start the worker first.")
-        return self._connection
+    def _connect(self) -> sqlite3.Connection:
+        return sqlite3.connect(self._path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
 
-    async def _in_thread(self, call: Callable[[], T]) -> T:
+    def _opened(self, connection: sqlite3.Connection | None) -> sqlite3.Connection:
+        if connection is None:
+            raise ServiceError("The spool is not running", where=str(self._path), mend="Start the worker first.")
+        return connection
+
+    async def _in_thread(self, thread: ThreadPoolExecutor, call: Callable[[], T]) -> T:
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, call)
-        except sqlite3.Error as exc:
+            return await asyncio.get_running_loop().run_in_executor(thread, call)
+        except (sqlite3.Error, OSError) as exc:
             raise self._error(exc) from exc
 
     def _error(self, exc: Exception) -> ServiceError:
+        if isinstance(exc, ServiceError):
+            return exc
         return ServiceError(
             f"The spool cannot use its file: {exc}",
             where=str(self._path),
             mend="Check that the disk is healthy and not full, and that the worker's user may write there.",
         )
 
-    def _commit_pending(self, connection: sqlite3.Connection, loop: asyncio.AbstractEventLoop) -> None:
+    def _commit_next(self, connection: sqlite3.Connection, loop: asyncio.AbstractEventLoop) -> None:
         """Write the next group; nothing where an earlier call took all. Runs on the thread."""
         group = [self._pending.popleft() for _ in range(min(len(self._pending), _MAX_GROUP))]
+        is_durable = bool(group)
+        if not group and self._forgetting:
+            group = [self._forgetting.popleft()]
         if group:
+            connection.execute(f"PRAGMA synchronous = {'FULL' if is_durable else 'NORMAL'}")
             outcomes = self._commit(connection, group)
+            if not is_durable:  # nobody waits for the disk
+                self.room.restore_ballast()
             with contextlib.suppress(RuntimeError):  # the loop is gone: nobody waits any more
                 loop.call_soon_threadsafe(_settle, group, outcomes)
 
     def _commit(self, connection: sqlite3.Connection, group: Sequence[_Job]) -> list[Any]:
         """Return the value of each job, or a `ServiceError` in its place."""
         try:
-            connection.execute("BEGIN IMMEDIATE")
+            return self._transact(connection, group)
+        except Exception as exc:  # noqa: BLE001 - the thread's boundary: whatever happens, it must go on
+            if len(group) > 1:
+                return [outcome for job in group for outcome in self._commit(connection, [job])]
+            if not _is_full(exc):
+                return [self._error(exc)]
+        try:
+            self.room.relieve(connection, group[0].size_bytes)
+            return self._transact(connection, group)
+        except Exception as exc:  # noqa: BLE001 - as above
+            return [self._error(exc)]
+
+    def _transact(self, connection: sqlite3.Connection, group: Sequence[_Job]) -> list[Any]:
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            self.room.make_room(connection, sum(job.size_bytes for job in group))
             values = [job.work(connection) for job in group]
             connection.execute("COMMIT")
-        except Exception as exc:  # noqa: BLE001 - the thread's boundary: whatever happens, it must go on
+        except BaseException:
             with contextlib.suppress(sqlite3.Error):
                 connection.execute("ROLLBACK")  # SQLite may have done so by itself
-            if len(group) == 1:
-                return [self._error(exc)]
-            return [outcome for job in group for outcome in self._commit(connection, [job])]
+            raise
         return values
+
+
+def _is_full(exc: Exception) -> bool:
+    return isinstance(exc, sqlite3.Error) and exc.sqlite_errorcode == sqlite3.SQLITE_FULL
 
 
 def _settle(group: Sequence[_Job], outcomes: Sequence[Any]) -> None:

@@ -7,15 +7,27 @@ from typing import Final
 
 from detector_worker.core.exceptions import ServiceError
 from detector_worker.core.outbox import Sink
-from detector_worker.core.singleton_managers import CacheStateManager, QueueState, ServiceState, ServiceStateManager
+from detector_worker.core.singleton_managers import (
+    CacheStateManager,
+    QueueState,
+    ServiceState,
+    ServiceStateManager,
+    SpoolState,
+)
 from detector_worker.storage.drainers import SinkState
 from detector_worker.storage.spool import Spool
+from detector_worker.storage.spool_backlog import Backlog
 
 __all__ = ["StorageReports"]
 
 _log: Final = logging.getLogger(__name__)
 _COUNT_EVERY_S: Final = 1.0
 _IDLE: Final = QueueState(ok=True)
+_LOSSES: Final = {
+    "dropped_pictures": "The spool is full: the %d oldest pictures were dropped",
+    "dropped_records": "The spool is full and holds no more pictures: %d entries of the oldest records were dropped",
+    "expired": "%d messages were older than their maximum age and are not published any more",
+}
 
 
 class StorageReports:
@@ -36,25 +48,42 @@ class StorageReports:
         self._services.set(f"embedded {name}", state)
 
     def note_sink(self, state: SinkState) -> None:
-        """Deliveries to a sink go on, or stand still."""
+        """A batch was delivered, or deliveries to a sink stand still."""
         before = self._queues.get(state.sink) or _IDLE
         if state.is_up and not before.ok:
             _log.warning("Delivery to %s goes on", state.sink)
-        self._queues.set(state.sink, replace(before, ok=state.is_up, reason=state.reason))
+        after = replace(before, ok=state.is_up, reason=state.reason, delivered=state.delivered, warnings=state.warnings)
+        self._queues.set(state.sink, after)
 
     async def count(self, spool: Spool) -> None:
         """Count what waits, until cancelled; a spool that cannot be read is reported as not ok."""
         while True:
             try:
-                await self._count_once(spool)
+                self._note_backlog(await spool.backlog())
             except ServiceError as exc:
                 self._queues.set("spool", replace(self._queues.get("spool") or _IDLE, ok=False, reason=str(exc)))
             await asyncio.sleep(_COUNT_EVERY_S)
 
-    async def _count_once(self, spool: Spool) -> None:
-        backlog = await spool.backlog()
+    def _note_backlog(self, backlog: Backlog) -> None:
         for sink, waiting in backlog.sinks.items():
             before = self._queues.get(sink) or _IDLE
-            records = waiting.entries if sink is Sink.POSTGRESQL else 0
-            self._queues.set(sink, replace(before, records=records, images=waiting.entries - records))
-        self._queues.set("spool", replace(_IDLE, dead_letters=backlog.dead_letters))
+            after = replace(before, size_bytes=waiting.size_bytes, oldest_at=waiting.oldest_at)
+            if sink is Sink.POSTGRESQL:
+                after = replace(after, records=waiting.entries)
+            else:
+                after = replace(after, images=backlog.pictures, messages=waiting.entries - backlog.pictures)
+            self._queues.set(sink, after)
+        state = SpoolState(
+            backlog.size_bytes, backlog.quota_bytes, backlog.accepted, backlog.refused, dict(backlog.lost)
+        )
+        self._tell_losses(self._queues.spool or replace(state, refused=0), state)
+        self._queues.spool = state
+        self._queues.set("spool", replace(_IDLE, dead_letters=backlog.dead_letters, size_bytes=backlog.size_bytes))
+
+    def _tell_losses(self, before: SpoolState, now: SpoolState) -> None:
+        """Say once a second at most what was dropped since; not what an operator took out."""
+        for name, text in _LOSSES.items():
+            if (number := now.lost.get(name, 0) - before.lost.get(name, 0)) > 0:
+                _log.warning(text, number)
+        if now.refused > before.refused:
+            _log.error("The spool has refused %d entries: it is full, or its disk fails", now.refused - before.refused)

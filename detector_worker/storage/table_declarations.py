@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from detector_worker.core.exceptions import DatabaseError
-from detector_worker.storage.catalogue import Table, quote_identifier
+from detector_worker.storage.catalogue import quote_identifier
 
 __all__ = ["check_declaration", "statements_to_add"]
 
@@ -38,18 +38,23 @@ def check_declaration(declaration: str, *, where: str) -> str:
     return tidy
 
 
-def statements_to_add(name: str, columns: Mapping[str, str], existing: Table | None) -> list[str]:
+def statements_to_add(place: str, columns: Mapping[str, str], existing: Mapping[str, str] | None) -> list[str]:
     """Return the SQL that adds what is missing of one table; nothing is ever dropped or narrowed.
 
-    DatabaseError: a name or a declaration is not allowed, whether it is missing or not.
+    Args:
+        place: The table's name, quoted and with its schema.
+        columns: Each column's declaration.
+        existing: The columns it has; None: there is no such table.
+
+    Raises:
+        DatabaseError: A name or a declaration is not allowed, whether it is missing or not.
     """
-    table = quote_identifier(name, what="table name")
     declared = {
         column: f"{quote_identifier(column, what='column name')} "
-        + check_declaration(declaration, where=f"table {name[:80]!r}, column {column[:80]!r}")
+        + check_declaration(declaration, where=f"table {place}, column {column[:80]!r}")
         for column, declaration in columns.items()
     }
     if existing is None:
-        return [f"CREATE TABLE IF NOT EXISTS {table} ({', '.join(declared.values())})"]
-    missing = [text for column, text in declared.items() if column not in existing.types]
-    return [f"ALTER TABLE {existing.name} ADD COLUMN IF NOT EXISTS {text}" for text in missing]
+        return [f"CREATE TABLE IF NOT EXISTS {place} ({', '.join(declared.values())})"]
+    missing = [text for column, text in declared.items() if column not in existing]
+    return [f"ALTER TABLE {place} ADD COLUMN IF NOT EXISTS {text}" for text in missing]

@@ -17,7 +17,7 @@ _NAME: Final = {"application_name": "detector-worker mpta"}
 
 
 async def survey_tables(url: str, names: Iterable[str]) -> dict[str, Table | None]:
-    """Return what each bare table name means in a database; None: there is no such table.
+    """Return what each table name, with its schema or without, means in a database; None: there is no such table.
 
     Args:
         url: ``postgresql://user:password@host:port/database``, or ``postgresql:///database?host=/folder`` for a socket;
@@ -36,10 +36,12 @@ async def survey_tables(url: str, names: Iterable[str]) -> dict[str, Table | Non
             connection.transaction(readonly=True),
         ):
             return {name: await find_table(connection, name) for name in names}
-    except ValueError as exc:  # before the drivers' own: what asyncpg says of a wrong URL may quote it
+    except (asyncpg.PostgresError, OSError) as exc:  # a certificate that is not believed is a ValueError as well
+        raise postgresql_error(exc, where=where) from exc
+    except ValueError as exc:  # before the driver's own: what asyncpg says of a wrong URL may quote it
         mend = "Write it as postgresql://user:password@host:5432/database, percent-encoded."
         raise DatabaseError("This is no address of a PostgreSQL database", where=where, mend=mend) from exc
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as exc:
+    except asyncpg.InterfaceError as exc:
         raise postgresql_error(exc, where=where) from exc
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from support.loading import new_loader
 from support.pipeline_runs import CAPTURED_AT, in_a_thread, single_frame
+from support.sessions import new_sessions
 from support.tiny_models import squares_image, tiny_pipeline, write_tiny_mpta
 from support.waiting import wait_until
 from uuid_utils import uuid7
@@ -88,7 +89,7 @@ async def plant(servers: EmbeddedServers, tmp_path: Path) -> AsyncIterator[Plant
         stack.push_async_callback(drainers.stop, 2.0)
         loaded = await loader.load_pipeline(archive(tmp_path))
         stack.callback(loaded.close)
-        actions = ActionExecutor(outbox=spool, clock=clock, tables=loaded.config.tables)
+        actions = ActionExecutor(outbox=new_sessions(spool), clock=clock, tables=loaded.config.tables)
         await actions.declare_tables()
         executor = PipelineExecutor(
             actions=actions,

@@ -20,7 +20,7 @@ from detector_worker.core.entities import (
 )
 from detector_worker.core.exceptions import ModelError, ServiceError
 from detector_worker.core.frame import Frame
-from detector_worker.core.outbox import SavedVisit, SpoolEntry
+from detector_worker.core.outbox import SavedVisit, SessionEntry, SpoolEntry
 from detector_worker.detection.yolo_detector import YOLODetector
 from detector_worker.models.pipeline_config import PipelineConfig, PipelineFile
 from detector_worker.pipeline.action_executor import ActionExecutor
@@ -46,12 +46,16 @@ class RecordingOutbox:
     refuses: bool = False
     batches: list[list[SpoolEntry]] = field(default_factory=list)
     visits: list[SavedVisit | None] = field(default_factory=list)
+    sessions: list[SessionEntry | None] = field(default_factory=list)
 
-    async def accept(self, entries: Sequence[SpoolEntry], *, visit: SavedVisit | None = None) -> None:
+    async def accept(
+        self, entries: Sequence[SpoolEntry], *, visit: SavedVisit | None = None, session: SessionEntry | None = None
+    ) -> None:
         if self.refuses:
             raise ServiceError("The spool is full", where="spool", mend="Make room.")
         self.batches.append(list(entries))
         self.visits.append(visit)
+        self.sessions.append(session)
 
     async def save_visit(self, visit: SavedVisit) -> None:
         self.visits.append(visit)

@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 from fastapi import FastAPI
 from pydantic import SecretStr
+from support.sessions import new_sessions
 from support.waiting import wait_until
 from websockets.asyncio.client import ClientConnection
 
@@ -20,6 +21,7 @@ from detector_worker.communication.message_processor import MessageProcessor
 from detector_worker.communication.metrics import Metrics
 from detector_worker.communication.reports import StateReporter
 from detector_worker.communication.server import WorkerServer, open_listener
+from detector_worker.communication.session_routes import session_router
 from detector_worker.communication.websocket_handler import ConnectionLimits, WebSocketHandler
 from detector_worker.core.addresses import NetworkPolicy
 from detector_worker.core.entities import BoundingBox, DetectionResult
@@ -34,6 +36,8 @@ from detector_worker.core.singleton_managers import (
     StreamStateManager,
 )
 from detector_worker.engine.engine import LaneResult, SessionId, SubscriptionSpec
+from detector_worker.storage.sessions import Sessions
+from detector_worker.storage.spool import Spool
 from detector_worker.utils.monitoring import SystemMonitor
 
 
@@ -105,6 +109,7 @@ class Worker:
     services: ServiceStateManager
     streams: StreamStateManager
     reporter: StateReporter
+    sessions: Sessions
     app: FastAPI
     port: int = 0
 
@@ -127,6 +132,8 @@ class Settings:
     max_subscriptions: int = 100
     limits: ConnectionLimits = field(default_factory=lambda: ConnectionLimits(messages_per_second=10_000))
     next_sequence: Callable[[str], Any] | None = None
+    spool: Spool | None = None
+    """A started one; without it there are no sessions, and whoever wants one is refused."""
 
 
 def counting() -> Callable[[str], Any]:
@@ -155,9 +162,11 @@ def build(settings: Settings) -> Worker:
         monitor=SystemMonitor(disk=Path(__file__).parent),
         connections=connections,
     )
+    sessions = new_sessions(settings.spool or Spool(Path("never started")))
     access = AccessPolicy(tokens=[SecretStr(token) for token in settings.tokens], origins=settings.origins)
     processor = MessageProcessor(
         engine=engine,
+        sessions=sessions,
         connections=connections,
         streams=streams,
         collect_system_state=reporter.collect_system_state,
@@ -171,15 +180,24 @@ def build(settings: Settings) -> Worker:
         connections=connections,
         processor=processor,
         reporter=reporter,
+        sessions=sessions,
         next_sequence=settings.next_sequence or counting(),
         heartbeat_interval_s=settings.heartbeat_interval_s,
         limits=settings.limits,
     )
     app = FastAPI()
-    metrics = Metrics(streams=streams, cameras=cameras, pipelines=pipelines, queues=queues, services=services)
+    metrics = Metrics(
+        streams=streams,
+        cameras=cameras,
+        pipelines=pipelines,
+        queues=queues,
+        services=services,
+        caches=sessions.caches,
+    )
     app.include_router(http_router(engine=engine, access=access, reporter=reporter, metrics=metrics))
+    app.include_router(session_router(sessions=sessions, access=access))
     app.add_api_websocket_route("/", handler.handle_websocket)
-    return Worker(engine, handler, connections, cameras, models, queues, services, streams, reporter, app)
+    return Worker(engine, handler, connections, cameras, models, queues, services, streams, reporter, sessions, app)
 
 
 @asynccontextmanager

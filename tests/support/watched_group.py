@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from support.sessions import new_caches
 from support.tried import share_trials
 from support.waiting import wait_until
 
 from detector_worker.communication.metrics import Metrics
 from detector_worker.core.config import Configuration
 from detector_worker.core.entities import StreamState, StreamStatus
-from detector_worker.core.outbox import SavedVisit, SpoolEntry
+from detector_worker.core.outbox import SavedVisit, SessionEntry, SpoolEntry
 from detector_worker.core.singleton_managers import (
     CacheStateManager,
     CameraStateManager,
@@ -71,7 +72,9 @@ class GroupLog:
             services=self._services,
         )
 
-    async def accept(self, entries: Sequence[SpoolEntry], *, visit: SavedVisit | None = None) -> None: ...
+    async def accept(
+        self, entries: Sequence[SpoolEntry], *, visit: SavedVisit | None = None, session: SessionEntry | None = None
+    ) -> None: ...
 
     async def save_visit(self, visit: SavedVisit) -> None: ...
 
@@ -100,6 +103,7 @@ class GroupLog:
             pipelines=self._pipelines,
             queues=self._queues,
             services=self._services,
+            caches=new_caches(),
         ).text()
         return f"{dict(self.told)} {self.reports} {self.results} {snapshots} {metrics.decode()}"
 

@@ -134,18 +134,22 @@ def _id_faults(config: PipelineConfig) -> Iterator[str]:
 
 
 def _identifier_faults(config: PipelineConfig) -> Iterator[str]:
-    """Find names that no table and no column can have."""
-    names = [(f"pipeline.tables.{printable(table)}", table) for table in config.tables]
+    """Find names that no table and no column can have; a table's may be parted from its schema's by a dot."""
+    names: list[tuple[str, str]] = []
+    tables = [(f"pipeline.tables.{printable(table)}", table) for table in config.tables]
     names += [
         (f"pipeline.tables.{printable(table)}", name) for table, columns in config.tables.items() for name in columns
     ]
     for path, action in config.all_actions().items():
         if isinstance(action, PostgresqlCreate | PostgresqlUpdate):
-            names += [(f"{path}.table", action.table), *((f"{path}.fields", column) for column in action.fields)]
+            tables.append((f"{path}.table", action.table))
+            names += [(f"{path}.fields", column) for column in action.fields]
         if isinstance(action, PostgresqlUpdate):
             names.append((f"{path}.key_field", action.key_field))
     if (session := config.session) is not None:
-        names += [("pipeline.session.table", session.table), ("pipeline.session.keyField", session.key_field)]
+        tables.append(("pipeline.session.table", session.table))
+        names.append(("pipeline.session.keyField", session.key_field))
+    names += [(path, part) for path, table in tables for part in table.split(".", 1)]
     for path, name in names:
         if not name or "\0" in name or len(name.encode()) > _MAX_IDENTIFIER_BYTES:
             what = f"tables and columns have names of 1 to {_MAX_IDENTIFIER_BYTES} bytes without NUL"

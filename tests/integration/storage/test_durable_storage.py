@@ -24,7 +24,7 @@ async def test_a_stop_with_a_failing_spool_still_releases_everything(
     await storage.spool.accept([creation("a")])
     await storage.spool.stop()
 
-    assert await storage.stop() == 0
+    assert await storage.stop() is None
 
     lock = FolderLock(tmp_path / WORKER_LOCK)
     lock.acquire()

@@ -1,10 +1,10 @@
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
 
 import psutil
 import pytest
-from support.folders import open_folder
 from support.freezing import frozen
+from support.redis_servers import private_redis, url_of
 from support.waiting import wait_until
 
 from detector_worker.core.exceptions import ConfigurationError, RedisError
@@ -13,25 +13,6 @@ from detector_worker.storage.faults import TransientRedisError
 from detector_worker.storage.redis_client import RedisClient, RedisImageStorage, RedisPublisher, RedisSubscriber
 
 CANARY = "canary-password"
-
-
-async def test_an_image_is_gone_after_it_expires(redis_client: RedisClient) -> None:
-    storage = RedisImageStorage(redis_client)
-    await storage.store_image("gate-2:7", b"\xff\xd8\x00", expire_s=1)
-
-    assert await storage.retrieve_image("gate-2:7") == b"\xff\xd8\x00"
-
-    async def gone() -> bool:
-        return await storage.retrieve_image("gate-2:7") is None
-
-    await wait_until(gone)
-
-
-async def test_an_image_is_deleted_once(redis_client: RedisClient) -> None:
-    storage = RedisImageStorage(redis_client)
-    await storage.store_image("k", b"x", expire_s=60)
-
-    assert [await storage.delete_image("k"), await storage.delete_image("k")] == [True, False]
 
 
 async def test_keys_are_walked_over_in_portions(redis_client: RedisClient) -> None:
@@ -83,19 +64,6 @@ async def test_a_listener_hears_what_is_published_after_it_subscribed(redis_clie
     await subscriber.close()
 
 
-async def test_a_silent_channel_does_not_end_the_listening(servers: EmbeddedServers) -> None:
-    async with RedisClient(f"unix://{servers.redis_socket}", reply_s=0.1) as client:
-        subscriber = RedisSubscriber(client)
-        await subscriber.subscribe("gate")
-        heard = asyncio.ensure_future(anext(subscriber.listen()))
-
-        await asyncio.wait({heard}, timeout=0.5)
-        await RedisPublisher(client).publish("gate", "x")
-
-        assert await asyncio.wait_for(heard, 5) == ("gate", b"x")
-        await subscriber.close()
-
-
 @pytest.mark.parametrize(
     ("url", "shown"),
     [
@@ -111,7 +79,17 @@ async def test_an_error_shows_the_address_without_its_password(url: str, shown: 
     assert CANARY not in f"{caught.value!r} {caught.value} {caught.value.__cause__!r}"
 
 
-@pytest.mark.parametrize("url", [f"http://:{CANARY}@host", f"redis://:{CANARY}@ho st", f"{CANARY}", "redis://h:port"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"http://:{CANARY}@host",
+        f"redis://h/0?secret={CANARY}",
+        f"redis://h/0?db={CANARY}",
+        f"redis://:{CANARY}@ho st",
+        f"{CANARY}",
+        "redis://h:port",
+    ],
+)
 async def test_an_address_that_cannot_be_read_is_refused_without_quoting_it(url: str) -> None:
     with pytest.raises(ConfigurationError, match=r"redis\.url") as caught:
         RedisClient(url)
@@ -120,14 +98,14 @@ async def test_an_address_that_cannot_be_read_is_refused_without_quoting_it(url:
 
 
 @pytest.fixture
-async def private_servers() -> AsyncIterator[EmbeddedServers]:
-    with open_folder() as folder, EmbeddedServers(folder / "data", postgresql=False) as running:
+def private_servers() -> Iterator[EmbeddedServers]:
+    with private_redis() as running:
         yield running
 
 
 async def test_a_frozen_server_costs_no_more_than_the_time_of_a_reply(private_servers: EmbeddedServers) -> None:
     loop = asyncio.get_running_loop()
-    async with RedisClient(f"unix://{private_servers.redis_socket}", connect_s=0.5, reply_s=0.5) as client:
+    async with RedisClient(url_of(private_servers), connect_s=0.5, reply_s=0.5) as client:
         with frozen(private_servers.processes()["redis"]):
             for _ in range(2):
                 began_s = loop.time()
@@ -140,7 +118,7 @@ async def test_a_frozen_server_costs_no_more_than_the_time_of_a_reply(private_se
 
 
 async def test_a_client_finds_a_server_that_was_killed_and_is_back(private_servers: EmbeddedServers) -> None:
-    async with RedisClient(f"unix://{private_servers.redis_socket}") as client:
+    async with RedisClient(url_of(private_servers)) as client:
         await client.set("k", "x")
         psutil.Process(private_servers.processes()["redis"]).kill()
 

@@ -1,6 +1,9 @@
 """What Prometheus reads of the worker."""
 
+import time
+
 from prometheus_client.parser import text_string_to_metric_families
+from support.sessions import new_caches
 
 from detector_worker.communication.metrics import Metrics
 from detector_worker.core.entities import StreamState, StreamStatus
@@ -13,6 +16,7 @@ from detector_worker.core.singleton_managers import (
     QueueState,
     ServiceState,
     ServiceStateManager,
+    SpoolState,
     StreamStateManager,
 )
 
@@ -38,9 +42,13 @@ def test_everything_in_the_read_model_is_a_figure() -> None:
         ),
     )
     pipelines.set("desk;gate", PipelineRuns(0, 5, 1, 2))
-    queues.set("redis", QueueState(ok=True, images=4))
+    waits = QueueState(ok=False, images=4, messages=2, oldest_at=time.time() - 90, size_bytes=700, delivered=12)
+    queues.set("redis", waits)
+    queues.spool = SpoolState(700, 4096, accepted=18, refused=1, lost={"expired": 3})
     services.set("group-1", ServiceState("ok", stuck_threads=2))
-    metrics = Metrics(streams=streams, cameras=cameras, pipelines=pipelines, queues=queues, services=services)
+    metrics = Metrics(
+        streams=streams, cameras=cameras, pipelines=pipelines, queues=queues, services=services, caches=new_caches()
+    )
 
     values = _values(metrics)
 
@@ -56,6 +64,16 @@ def test_everything_in_the_read_model_is_a_figure() -> None:
     assert values["damaged_frames_total", frozenset(camera)] == 9
     assert values["pipeline_runs_total", frozenset({"desk;gate", "partial"})] == 1
     assert values["queue", frozenset({"redis", "images"})] == 4
+    assert values["queue", frozenset({"redis", "messages"})] == 2
+    assert values["queue_bytes", frozenset({"redis"})] == 700
+    assert 90 <= values["queue_oldest_seconds", frozenset({"redis"})] < 100
+    assert values["delivered_total", frozenset({"redis"})] == 12
+    assert values["sink_up", frozenset({"redis"})] == 0
+    assert values["spool_quota_bytes", frozenset()] == 4096
+    assert values["spool_accepted_total", frozenset()] == 18
+    assert values["spool_refused_total", frozenset()] == 1
+    assert values["spool_lost_total", frozenset({"expired"})] == 3
+    assert values["spool_lost_total", frozenset({"dropped_records"})] == 0
     assert values["service_up", frozenset({"group-1"})] == 1
     assert values["stuck_threads", frozenset({"group-1"})] == 2
     assert address not in metrics.text().decode()
@@ -70,6 +88,7 @@ def test_a_name_that_holds_quotes_and_newlines_stays_one_label() -> None:
         pipelines=PipelineStateManager(),
         queues=CacheStateManager(),
         services=ServiceStateManager(),
+        caches=new_caches(),
     )
 
     assert _values(metrics)["camera_state", frozenset({'ga"te\\', "active"})] == 1

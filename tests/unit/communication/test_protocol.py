@@ -98,17 +98,6 @@ async def test_unsubscribe_lets_go_once(worker: Worker, client: ClientConnection
     assert not worker.engine.held
 
 
-async def test_a_display_gets_its_session_and_loses_it(worker: Worker, client: ClientConnection) -> None:
-    for session in ("S-1", 17, 2.5):
-        reply = await ask(client, "setSessionId", {"displayIdentifier": "desk", "sessionId": session})
-
-        assert reply == {"type": "setSessionIdAck", "status": "success"}
-        assert worker.engine.sessions == {"desk": session}
-
-    await ask(client, "setSessionId", {"subscriptionIdentifier": "desk;gate", "sessionId": None})
-    assert worker.engine.sessions == {"desk": None}
-
-
 async def test_state_report_shows_the_read_model(worker: Worker, client: ClientConnection) -> None:
     worker.cameras.set(
         "desk;gate",

@@ -85,7 +85,6 @@ async def test_a_wrong_field_is_named_and_changes_nothing(
         ('{"type": "requestState", "payload": [1]}', "invalid_field"),
         ('{"type": "requestState", "requestId": {"a": 1}}', "invalid_field"),
         ('{"type": "dance"}', "unknown_type"),
-        ('{"type": "patchSession", "payload": {"sessionId": 1, "data": {}}}', "unknown_type"),
     ],
 )
 async def test_what_is_no_request_is_refused_and_the_connection_stays(

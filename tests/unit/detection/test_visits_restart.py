@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 from support.tracks import RED, Lane, Row, box
 
@@ -135,3 +137,17 @@ def test_a_visit_that_no_frame_has_shown_since_the_restart_is_told_to_have_ended
 
     assert lane.ended == ["record-1"]
     assert lane.tracker.live_visits() == []
+
+
+def test_a_visit_whose_pipeline_was_interrupted_begins_once_more_under_its_number() -> None:
+    (saved,) = saved_before(4.0, PARKED)
+    lane = restarted([replace(saved, is_complete=False)])
+    lane.play(11, 5, lambda s: [box(202)])
+
+    (again,) = lane.started
+    assert (again.record_id, again.captured_at) == (saved.visit.record_id, saved.visit.captured_at)
+    assert again.bounding_box.x1 == 202  # where it is in the frame that the pipeline is given
+    assert again.shots
+    lane.play(16, 3, lambda s: [])
+    lane.play(19, 3, lambda s: [PARKED])
+    assert lane.started == [again]

@@ -10,7 +10,7 @@ from support.tried import share_trials
 
 from detector_worker.core.config import Configuration
 from detector_worker.core.exceptions import DetectorWorkerError, ModelLoadError, ServiceError
-from detector_worker.core.outbox import SavedVisit, SpoolEntry
+from detector_worker.core.outbox import SavedVisit, SessionEntry, SpoolEntry
 from detector_worker.engine.engine import SubscriptionSpec
 from detector_worker.engine.file_run import FileRun
 from detector_worker.engine.group import Group
@@ -25,7 +25,9 @@ class Outbox:
     def __init__(self, *, refuses: bool = False) -> None:
         self._refuses = refuses
 
-    async def accept(self, entries: Sequence[SpoolEntry], *, visit: SavedVisit | None = None) -> None:
+    async def accept(
+        self, entries: Sequence[SpoolEntry], *, visit: SavedVisit | None = None, session: SessionEntry | None = None
+    ) -> None:
         if self._refuses:
             raise ServiceError("The spool is full", where="spool", mend="Make room.")
 

@@ -1,5 +1,6 @@
 """What each kind of action leaves in the outbox."""
 
+import hashlib
 import json
 from typing import Any
 
@@ -194,6 +195,18 @@ async def test_best_is_the_whole_object_of_the_best_shot() -> None:
     image = image_of(outbox)
     assert image.shape == (160, 200, 3)
     assert image[80, 100, 0] > 240
+
+
+@pytest.mark.parametrize(("region", "ago_s"), [("frame", 0), ("best", 1.5)])
+async def test_a_picture_knows_its_frame_s_time_and_its_own_digest(region: str, ago_s: float) -> None:
+    best = make_shot(grey=100)
+    best.frame.captured_at = CAPTURED_AT - 1.5
+
+    outbox, _ = await carry_out({**IMAGE, "region": region}, context=make_context(make_visit(shots=(best,))))
+
+    (stored,) = outbox.deliveries(StoreImage)
+    assert stored.captured_at == CAPTURED_AT - ago_s
+    assert stored.sha256 == hashlib.sha256(stored.image).hexdigest()
 
 
 async def test_a_class_that_is_hidden_in_this_frame_is_taken_from_a_shot() -> None:

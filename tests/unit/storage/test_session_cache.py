@@ -1,19 +1,8 @@
 import pytest
+from support.sessions import HandClock
 
-from detector_worker.core.clock import SystemClock
 from detector_worker.core.entities import BoundingBox, DetectionResult, FieldValue, PipelineResult
 from detector_worker.storage.session_cache import SessionCache, SessionCacheManager
-
-
-class HandClock(SystemClock):
-    def __init__(self) -> None:
-        self.now_s = 100.0
-
-    def monotonic_s(self) -> float:
-        return self.now_s
-
-    def utc_s(self) -> float:
-        return self.now_s
 
 
 @pytest.fixture

@@ -2,8 +2,10 @@ import pytest
 
 from detector_worker.core.entities import FieldValue
 from detector_worker.core.exceptions import DatabaseError
-from detector_worker.storage.catalogue import Table, as_text, quote_identifier
+from detector_worker.storage.catalogue import as_text, quote_identifier
 from detector_worker.storage.table_declarations import check_declaration, statements_to_add
+
+CARS = '"public"."cars"'
 
 
 @pytest.mark.parametrize(
@@ -64,14 +66,12 @@ def test_anything_else_is_refused_by_name(declaration: str) -> None:
 
 
 def test_only_what_is_missing_is_added() -> None:
-    existing = Table('"public"."cars"', {"a": "text"})
-
-    assert statements_to_add("cars", {"a": "uuid", "b": "int"}, existing) == [
+    assert statements_to_add(CARS, {"a": "uuid", "b": "int"}, {"a": "text"}) == [
         'ALTER TABLE "public"."cars" ADD COLUMN IF NOT EXISTS "b" int'
     ]
-    assert statements_to_add("cars", {"a": "uuid"}, existing) == []
-    assert statements_to_add("cars", {"a": "uuid", "b": "int"}, None) == [
-        'CREATE TABLE IF NOT EXISTS "cars" ("a" uuid, "b" int)'
+    assert statements_to_add(CARS, {"a": "uuid"}, {"a": "text"}) == []
+    assert statements_to_add(CARS, {"a": "uuid", "b": "int"}, None) == [
+        'CREATE TABLE IF NOT EXISTS "public"."cars" ("a" uuid, "b" int)'
     ]
 
 

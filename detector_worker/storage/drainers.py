@@ -19,7 +19,7 @@ from detector_worker.storage.spool import QueuedEntry, Spool
 __all__ = ["Drainers", "SinkState"]
 
 _log: Final = logging.getLogger(__name__)
-_MAX_ENTRIES: Final = 500
+_MAX_ENTRIES: Final = 1_000
 _MAX_BYTES: Final = 8 << 20
 _FIRST_DELAY_S: Final = 0.2
 _LONGEST_DELAY_S: Final = 5.0

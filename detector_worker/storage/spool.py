@@ -11,9 +11,8 @@ import logging
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import orjson
 
@@ -37,8 +36,10 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING
 # Many rows go in and out of SQLite as one JSON text: it hands the interpreter's lock back and forth for each row, and
 # beside a busy event loop that takes longer than the row.
 _NEXT: Final = """
-SELECT '[' || coalesce(group_concat(json_array(
-  seq, size_bytes, key, visit_id, printf('%!.17g', created_at), kind, CAST(payload AS TEXT))), '') || ']'
+SELECT '[' || coalesce(group_concat(
+  printf('[%d,%d,%!.17g,', seq, size_bytes, created_at)
+  || json_quote(key) || ',' || json_quote(visit_id) || ',' || json_quote(kind)
+  || ',' || json_quote(CAST(payload AS TEXT)) || ']'), '') || ']'
 FROM (SELECT * FROM entries
   WHERE sink = ? AND dead_reason IS NULL AND seq > ? AND (expires_at IS NULL OR expires_at > ?) ORDER BY seq LIMIT ?)
 """
@@ -59,8 +60,7 @@ ON CONFLICT (subscription_id) DO UPDATE SET value = value + 1 RETURNING value
 """
 
 
-@dataclass(frozen=True, slots=True)
-class QueuedEntry:
+class QueuedEntry(NamedTuple):
     """An entry with its place in the queue."""
 
     seq: int
@@ -166,14 +166,14 @@ class Spool:
             unreadable: dict[int, str] = {}
             room_bytes = max_bytes
             (rows,) = connection.execute(_NEXT, (sink, after, time.time(), max_entries)).fetchone()
-            for seq, size_bytes, key, visit_id, created_at, kind, payload in orjson.loads(rows):
+            for seq, size_bytes, created_at, key, visit_id, kind, payload in orjson.loads(rows):
                 room_bytes -= size_bytes
                 if room_bytes < 0 and found:
                     break
                 try:
                     picture = connection.execute(_PICTURE, (seq,)).fetchone() if kind == StoreImage.__name__ else None
                     delivery = decode_delivery(kind, payload, picture and picture[0])
-                    found.append(QueuedEntry(seq, SpoolEntry(key, visit_id, float(created_at), delivery)))
+                    found.append(QueuedEntry(seq, SpoolEntry(key, visit_id, created_at, delivery)))
                 except ServiceError as exc:
                     unreadable[seq] = exc.what
             return found, unreadable

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
-from typing import Any, Final, TypeVar, get_args
+from typing import Any, Final, get_args
 
 import orjson
 
@@ -11,8 +11,6 @@ from detector_worker.core.exceptions import ServiceError
 from detector_worker.core.outbox import Delivery
 
 __all__ = ["decode_delivery", "decode_visit", "encode_delivery", "encode_visit"]
-
-T = TypeVar("T")
 
 _KINDS: Final[Mapping[str, Callable[..., Delivery]]] = {kind.__name__: kind for kind in get_args(Delivery)}
 
@@ -24,10 +22,15 @@ def encode_delivery(delivery: Delivery) -> tuple[str, bytes, bytes | None]:
     return type(delivery).__name__, _dumps(values), picture
 
 
-def decode_delivery(kind: str, payload: bytes, picture: bytes | None) -> Delivery:
+def decode_delivery(kind: str, payload: bytes | str, picture: bytes | None) -> Delivery:
     """Return what `encode_delivery` was given; ServiceError where another version wrote it, or it is damaged."""
-    image = {} if picture is None else {"image": picture}
-    return _decoded(lambda: _KINDS[kind](**orjson.loads(payload), **image), f"entry of kind {kind!r}")
+    try:
+        values = orjson.loads(payload)
+        if picture is not None:
+            values["image"] = picture
+        return _KINDS[kind](**values)
+    except (ValueError, TypeError, KeyError) as exc:
+        raise _unreadable(f"entry of kind {kind!r}", exc) from exc
 
 
 def encode_visit(visit: Visit) -> bytes:
@@ -37,30 +40,23 @@ def encode_visit(visit: Visit) -> bytes:
 
 def decode_visit(payload: bytes) -> Visit:
     """Return what `encode_visit` was given; ServiceError where another version wrote it, or it is damaged."""
-
-    def visit() -> Visit:
+    try:
         values = orjson.loads(payload)
         box = BoundingBox(**values.pop("bounding_box"))
         parts = tuple(_detection(part) for part in values.pop("parts"))
         appearance = tuple(values.pop("appearance", ()))
         return Visit(**{**values, "bounding_box": box, "parts": parts, "appearance": appearance, "shots": ()})
-
-    return _decoded(visit, "saved visit")
+    except (ValueError, TypeError, KeyError) as exc:
+        raise _unreadable("saved visit", exc) from exc
 
 
 def _detection(values: dict[str, Any]) -> DetectionResult:
     return DetectionResult(**{**values, "bounding_box": BoundingBox(**values["bounding_box"])})
 
 
-def _decoded(decode: Callable[[], T], what: str) -> T:
-    try:
-        return decode()
-    except (ValueError, TypeError, KeyError) as exc:
-        raise ServiceError(
-            f"This {what} cannot be read: {exc}",
-            where="spool",
-            mend="Use the version of the worker that wrote it.",
-        ) from exc
+def _unreadable(what: str, exc: Exception) -> ServiceError:
+    mend = "Use the version of the worker that wrote it."
+    return ServiceError(f"This {what} cannot be read: {exc}", where="spool", mend=mend)
 
 
 def _dumps(value: object) -> bytes:

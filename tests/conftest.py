@@ -18,7 +18,7 @@ from support.tried import use_folder
 
 from detector_worker.core.frame import Frame
 from detector_worker.storage.database_manager import DatabaseConfig, DatabaseManager
-from detector_worker.storage.embedded_servers import EmbeddedServers
+from detector_worker.storage.embedded.embedded_servers import EmbeddedServers
 from detector_worker.storage.redis_client import RedisClient
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # for tests that ask ONNX Runtime themselves

@@ -22,10 +22,10 @@ from detector_worker.core.entities import FieldValue
 from detector_worker.core.outbox import CreateRecord, Sink, SpoolEntry, StoreImage
 from detector_worker.storage.database_manager import DatabaseConfig, DatabaseManager
 from detector_worker.storage.drainers import Drainers
-from detector_worker.storage.embedded_servers import EmbeddedServers
+from detector_worker.storage.embedded.embedded_servers import EmbeddedServers
 from detector_worker.storage.redis_client import RedisClient
 from detector_worker.storage.sinks import DeliverySink, PostgresqlSink, RedisSink
-from detector_worker.storage.spool import Spool
+from detector_worker.storage.spool.spool import Spool
 
 __all__ = ["Bench", "open_bench"]
 
@@ -181,6 +181,7 @@ class Bench:
             await self.spool.accept(some)
 
     async def _drain(self, *sinks: DeliverySink) -> None:
+        """Deliver all that waits; beside nobody who accepts, for whom it would give way."""
         drainers = Drainers(self.spool, sinks, notify=lambda _: None)
         drainers.start()
         await drainers.stop(_DRAINED_WITHIN_S)

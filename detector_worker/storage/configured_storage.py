@@ -8,8 +8,8 @@ from detector_worker.core.settings import MIB
 from detector_worker.storage.database_manager import DatabaseConfig
 from detector_worker.storage.drainers import SinkState
 from detector_worker.storage.durable_storage import DurableStorage
-from detector_worker.storage.embedded_servers import Notify
-from detector_worker.storage.postgresql_tls import TlsConfig
+from detector_worker.storage.embedded.embedded_servers import Notify
+from detector_worker.storage.postgresql.tls import TlsConfig
 from detector_worker.storage.redis_client import RedisTls
 from detector_worker.storage.session_cache import SessionCacheManager
 from detector_worker.storage.sessions import Sessions

@@ -10,11 +10,11 @@ from asyncpg.pool import PoolConnectionProxy
 
 from detector_worker.core.entities import FieldValue
 from detector_worker.core.outbox import CreateRecord, SpoolEntry, UpdateRecord
-from detector_worker.storage.catalogue import Tables, as_text, find_table, place_of_new_table
 from detector_worker.storage.faults import TransientDatabaseError
-from detector_worker.storage.postgresql_pool import DatabaseConfig, DatabaseTimeouts, Operation, PostgresqlPool
-from detector_worker.storage.record_writer import prune_delivered, write_records
-from detector_worker.storage.table_declarations import statements_to_add
+from detector_worker.storage.postgresql.catalogue import Tables, as_text, find_table, place_of_new_table
+from detector_worker.storage.postgresql.pool import DatabaseConfig, DatabaseTimeouts, Operation, PostgresqlPool
+from detector_worker.storage.postgresql.record_writer import prune_delivered, write_records
+from detector_worker.storage.postgresql.table_declarations import statements_to_add
 
 __all__ = ["DatabaseConfig", "DatabaseManager", "DatabaseTimeouts"]
 

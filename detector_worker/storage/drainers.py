@@ -14,13 +14,15 @@ from detector_worker.core.exceptions import DetectorWorkerError, ServiceError
 from detector_worker.core.outbox import Sink
 from detector_worker.storage.faults import TransientDatabaseError, TransientRedisError
 from detector_worker.storage.sinks import DeliverySink
-from detector_worker.storage.spool import QueuedEntry, Spool
+from detector_worker.storage.spool.spool import QueuedEntry, Spool
 
 __all__ = ["Drainers", "SinkState"]
 
 _log: Final = logging.getLogger(__name__)
 _MAX_ENTRIES: Final = 1_000
 _MAX_BYTES: Final = 8 << 20
+_GENTLE_ENTRIES: Final = 100
+_GENTLE_BYTES: Final = 1 << 20
 _FIRST_DELAY_S: Final = 0.2
 _LONGEST_DELAY_S: Final = 5.0
 _ABORT_S: Final = 2.0
@@ -143,7 +145,10 @@ class _Drainer:
             while batch:
                 upcoming = asyncio.create_task(self._read(after=batch[-1].seq))
                 try:
+                    began_s = time.monotonic()
                     await self._deliver(batch)
+                    if self._spool.is_in_use and not self._finishing.is_set():
+                        await asyncio.sleep(3 * (time.monotonic() - began_s))  # half of the time is theirs who accept
                     if time.monotonic() > until_s:
                         return
                     batch = await upcoming
@@ -154,13 +159,15 @@ class _Drainer:
             await self._forgotten()
 
     async def _read(self, *, after: int) -> list[QueuedEntry]:
-        sink, max_entries = self._sink.sink, self._max_entries
-        return await self._spool.oldest(sink, max_entries=max_entries, max_bytes=_MAX_BYTES, after=after)
+        max_entries, max_bytes = self._max_entries, _MAX_BYTES
+        if self._spool.is_in_use:
+            max_entries, max_bytes = min(max_entries, _GENTLE_ENTRIES), _GENTLE_BYTES
+        return await self._spool.oldest(self._sink.sink, max_entries=max_entries, max_bytes=max_bytes, after=after)
 
     async def _deliver(self, batch: Sequence[QueuedEntry]) -> None:
         """Deliver a batch; where something in it never can be, its halves, down to the one that is to blame."""
         try:
-            expired = await self._sink.deliver([queued.entry for queued in batch])
+            too_old = await self._sink.deliver([queued.entry for queued in batch])
         except DetectorWorkerError as exc:
             self._failures.update(queued.seq for queued in batch)
             if isinstance(exc, TransientDatabaseError | TransientRedisError):
@@ -173,14 +180,15 @@ class _Drainer:
                 await self._deliver(batch[middle:])
             return
         await self._forgotten()
-        self._forgetting = asyncio.create_task(self._forget(batch, expired))
+        # What is too old stays for the one who drops and counts it.
+        seqs = [queued.seq for queued in batch if queued.entry.key not in too_old]
+        self._forgetting = asyncio.create_task(self._forget(seqs))
         self._failures.clear()
         self._max_entries = min(_MAX_ENTRIES, 2 * self._max_entries)
         self._backoff.note_success(time.monotonic())
 
-    async def _forget(self, batch: Sequence[QueuedEntry], expired: int) -> None:
-        removed = await self._spool.remove([queued.seq for queued in batch], expired=expired)
-        self._delivered += max(0, removed - expired)
+    async def _forget(self, seqs: Sequence[int]) -> None:
+        self._delivered += await self._spool.remove(seqs)
         self._tell_up(None)
 
     async def _forgotten(self) -> None:

@@ -12,13 +12,13 @@ from detector_worker.core.clock import SystemClock
 from detector_worker.core.exceptions import ServiceError
 from detector_worker.storage.database_manager import DatabaseConfig, DatabaseManager
 from detector_worker.storage.drainers import Drainers, SinkState
-from detector_worker.storage.embedded_servers import EmbeddedServers, Notify
+from detector_worker.storage.embedded.embedded_servers import EmbeddedServers, Notify
 from detector_worker.storage.folder_lock import FolderLock
 from detector_worker.storage.redis_client import RedisClient, RedisTls
 from detector_worker.storage.sinks import PostgresqlSink, RedisSink
-from detector_worker.storage.spool import Spool
-from detector_worker.storage.spool_backlog import Backlog
-from detector_worker.storage.spool_room import DEFAULT_QUOTA_BYTES
+from detector_worker.storage.spool.backlog import Backlog
+from detector_worker.storage.spool.room import DEFAULT_QUOTA_BYTES
+from detector_worker.storage.spool.spool import Spool
 
 __all__ = ["SPOOL_FILE", "WORKER_LOCK", "DurableStorage"]
 

@@ -11,10 +11,10 @@ than these, from Redis 6.2 on; ``~*`` and ``&*`` may be narrowed to the archives
 +subscribe`` besides.
 """
 
-from detector_worker.storage.redis_address import RedisTls
-from detector_worker.storage.redis_channels import RedisPublisher, RedisSubscriber
-from detector_worker.storage.redis_images import ImageInfo, RedisImageStorage
-from detector_worker.storage.redis_pool import Command, RedisClient
+from detector_worker.storage.redis.address import RedisTls
+from detector_worker.storage.redis.channels import RedisPublisher, RedisSubscriber
+from detector_worker.storage.redis.images import ImageInfo, RedisImageStorage
+from detector_worker.storage.redis.pool import Command, RedisClient
 
 __all__ = [
     "Command",

@@ -30,7 +30,7 @@ from detector_worker.storage.session_table import (
     set_display,
     store,
 )
-from detector_worker.storage.spool import Spool
+from detector_worker.storage.spool.spool import Spool
 
 __all__ = ["Sessions"]
 

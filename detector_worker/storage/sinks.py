@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import groupby
 from typing import Final, Protocol
 
@@ -10,10 +10,10 @@ from detector_worker.core.clock import Clock
 from detector_worker.core.exceptions import DatabaseError, RedisError
 from detector_worker.core.outbox import EnsureTables, PublishMessage, Sink, SpoolEntry, StoreImage
 from detector_worker.storage.database_manager import DatabaseManager
-from detector_worker.storage.redis_channels import Publication, publish_once_command
-from detector_worker.storage.redis_images import ImageInfo, image_commands
-from detector_worker.storage.redis_pool import Command, RedisClient
-from detector_worker.storage.redis_survey import survey_server
+from detector_worker.storage.redis.channels import Publication, publish_once_command
+from detector_worker.storage.redis.images import ImageInfo, image_commands
+from detector_worker.storage.redis.pool import Command, RedisClient
+from detector_worker.storage.redis.survey import survey_server
 
 __all__ = ["DeliverySink", "PostgresqlSink", "RedisSink"]
 
@@ -35,8 +35,8 @@ class DeliverySink(Protocol):
         """What the server may lose by itself; empty while nothing is known."""
         ...
 
-    async def deliver(self, entries: Sequence[SpoolEntry]) -> int:
-        """Deliver a batch in its order and return how many were dropped since they were too old.
+    async def deliver(self, entries: Sequence[SpoolEntry]) -> Collection[str]:
+        """Deliver a batch in its order and return the keys of those that were not, since they were too old.
 
         To deliver the same entries again has no further effect. A transient error: later, all of them again; any
         other: at least one of them can never be delivered.
@@ -59,7 +59,7 @@ class PostgresqlSink:
         self._database, self._auto_migrate, self._clock = database, auto_migrate, clock
         self._pruned_s = clock.monotonic_s()
 
-    async def deliver(self, entries: Sequence[SpoolEntry]) -> int:
+    async def deliver(self, entries: Sequence[SpoolEntry]) -> Collection[str]:
         for declares, run in groupby(entries, key=lambda entry: isinstance(entry.delivery, EnsureTables)):
             if declares:
                 for entry in run:
@@ -67,7 +67,7 @@ class PostgresqlSink:
             else:
                 await self._database.write(list(run))
         await self._prune()
-        return 0
+        return ()
 
     def abort(self) -> None:
         self._database.throw_away_pool()
@@ -104,17 +104,14 @@ class RedisSink:
         """What this server may lose, and which setting mends it; known after the first delivery to it."""
         return self._warnings
 
-    async def deliver(self, entries: Sequence[SpoolEntry]) -> int:
+    async def deliver(self, entries: Sequence[SpoolEntry]) -> Collection[str]:
         deliveries = [entry.delivery for entry in entries]
         ahead_s = await self._measure_clock() if any(isinstance(one, PublishMessage) for one in deliveries) else 0.0
-        commands = [command for entry in entries for command in _commands(entry, ahead_s)]
-        replies = await self._client.pipeline(commands) if commands else []
+        owned = [(entry.key, command) for entry in entries for command in _commands(entry, ahead_s)]
+        replies = await self._client.pipeline([command for _, command in owned])
         await self._survey()
-        return sum(
-            reply == Publication.TOO_OLD
-            for command, reply in zip(commands, replies, strict=True)
-            if command[0] == "EVAL"
-        )
+        told = zip(owned, replies, strict=True)
+        return {key for (key, command), reply in told if command[0] == "EVAL" and reply == Publication.TOO_OLD}
 
     def abort(self) -> None:
         """Nothing: this driver drops its connection when it is cancelled."""

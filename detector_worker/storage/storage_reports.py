@@ -15,8 +15,8 @@ from detector_worker.core.singleton_managers import (
     SpoolState,
 )
 from detector_worker.storage.drainers import SinkState
-from detector_worker.storage.spool import Spool
-from detector_worker.storage.spool_backlog import Backlog
+from detector_worker.storage.spool.backlog import Backlog
+from detector_worker.storage.spool.spool import Spool
 
 __all__ = ["StorageReports"]
 

@@ -78,34 +78,24 @@ async def subscribe(client: Client, cameras: RtspServer, site: ArchiveServer, nu
     assert reply["status"] == "success", reply
 
 
-async def test_fifty_subscriptions_share_one_download_and_one_compilation(
+async def test_fifty_subscriptions_share_a_download_a_compilation_and_the_memory_of_one(
     tmp_path: Path, cameras: RtspServer, site: ArchiveServer
 ) -> None:
     site.put(_PATH, archive(tmp_path, 1), etag='"1"')
     with open_folder() as folder, worker(folder / "data") as running:
         async with AsyncExitStack() as connections:
             clients = [await connections.enter_async_context(connected(running.url)) for _ in range(_CLIENTS)]
-            wishes = (subscribe(clients[n % _CLIENTS], cameras, site, n) for n in range(_SUBSCRIPTIONS))
-            await asyncio.gather(*wishes)
+            wishes = [partial(subscribe, clients[n % _CLIENTS], cameras, site, n) for n in range(_SUBSCRIPTIONS)]
+            await asyncio.gather(*(wish() for wish in wishes[:_CAMERAS]))
+            await asyncio.sleep(2)
+            few, models = group_rss(running), metric(running, "detector_worker_models_memory_bytes")
+            await asyncio.gather(*(wish() for wish in wishes[_CAMERAS:]))
             await wait_until(lambda: metric(running, "detector_worker_models", state="in use") == 2)
+            await asyncio.sleep(2)
+            many = group_rss(running)
 
             assert site.answers.count(200) == 1, "one download"
             assert metric(running, "detector_worker_model_events_total", event="load") == 2, "detector and classifier"
-
-
-async def test_fifty_subscriptions_take_the_memory_of_one_and_of_their_lanes(
-    tmp_path: Path, cameras: RtspServer, site: ArchiveServer
-) -> None:
-    site.put(_PATH, archive(tmp_path, 1), etag='"1"')
-    with open_folder() as folder, worker(folder / "data") as running:
-        async with connected(running.url) as client:
-            for number in range(_CAMERAS):
-                await subscribe(client, cameras, site, number)
-            await asyncio.sleep(2)
-            few, models = group_rss(running), metric(running, "detector_worker_models_memory_bytes")
-            await asyncio.gather(*(subscribe(client, cameras, site, number) for number in range(4, _SUBSCRIPTIONS)))
-            await asyncio.sleep(2)
-            many = group_rss(running)
             assert metric(running, "detector_worker_models_memory_bytes") == models
     lane_bytes = (many - few) / (_SUBSCRIPTIONS - _CAMERAS)
     print(f"\n4 subscriptions {few / _MIB:.0f} MiB, 50 {many / _MIB:.0f} MiB: {lane_bytes / 1024:.0f} KiB a lane")  # noqa: T201 - what a reader wants to see

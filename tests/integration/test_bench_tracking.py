@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from support.assets import assets_dir
+from support.command_line import call_here
 
 import detector_worker
 from benchmarks.tracking.report import as_text
@@ -42,7 +43,7 @@ def test_the_tracker_follows_people_better_than_each_of_the_peers() -> None:
 
 
 def test_a_folder_that_is_absent_is_told_in_a_line(tmp_path: Path) -> None:
-    outcome = bench("--mot", tmp_path / "absent")
+    outcome = call_here("bench", "tracking", "--mot", tmp_path / "absent")
 
     assert outcome.returncode == 1
     assert outcome.stderr.startswith("detector-worker: No such folder")

@@ -1,8 +1,6 @@
 """The truth benchmark, on a scene of one camera and a few vehicles; and that it can fail."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +8,7 @@ from typing import Any
 
 import cv2
 import pytest
+from support.command_line import call_here
 from typer.testing import CliRunner, Result
 
 import benchmarks.truth.command
@@ -149,15 +148,8 @@ def test_two_errors_are_within_what_is_asked_and_one_plate_of_another_is_not(doc
     assert json.loads(result.stdout)["total"]["wrong_plate_to_car"] >= 1
 
 
-def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    worker = str(Path(sys.executable).with_name("detector-worker"))
-    return subprocess.run(
-        [worker, "bench", "truth", *map(str, arguments)], capture_output=True, text=True, check=False, timeout=60
-    )
-
-
 def test_a_scene_that_does_not_exist_is_told_with_those_that_do() -> None:
-    outcome = command("--scene", "rush hour", "--json")
+    outcome = call_here("bench", "truth", "--scene", "rush hour", "--json")
 
     assert (outcome.returncode, outcome.stdout) == (1, "")
     told = "detector-worker: There is no scene 'rush hour' [--scene]. Name one of 'standard mix', 'crowded gate'"

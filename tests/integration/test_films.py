@@ -17,6 +17,7 @@ from typing import Final
 import av
 import psutil
 import pytest
+from support.command_line import call_here
 from support.tiny_clip import write_tiny_clip
 from support.waiting import wait_until, wait_until_sync
 
@@ -26,12 +27,12 @@ from detector_worker.simulator.clip import Clip
 from detector_worker.simulator.film import FilmOrder
 
 COMMAND: Final = (sys.executable, "-P", "-m", "detector_worker", "simulate")
-LONG: Final = 100
+LONG: Final = 50
 """Vehicles whose film takes a minute at least."""
 
 
 def short(camera: int) -> FilmOrder:
-    return FilmOrder(seed=3, camera=camera, vehicles=1, shortest_stop_s=1.0, longest_stop_s=2.0)
+    return FilmOrder(seed=3, camera=camera, vehicles=1, fps=5.0, shortest_stop_s=1.0, longest_stop_s=2.0)
 
 
 def renderers(parent: int | None = None) -> list[psutil.Process]:
@@ -140,7 +141,8 @@ def start(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
 @pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_simulate_serves_scenes_with_their_truth(tmp_path: Path) -> None:
-    with start(tmp_path, "--cameras", "2", "--seed", "5", "--vehicles", "1", "--snapshots") as process:
+    scene = ("--scene", "crowded", "--cameras", "2", "--seed", "5", "--vehicles", "1")  # no film is shorter
+    with start(tmp_path, *scene, "--snapshots") as process:
         try:
             assert process.stdout is not None
             cameras = json.loads(process.stdout.readline())
@@ -172,12 +174,14 @@ def fetch(url: str) -> bytes:
     return content
 
 
-def test_simulate_serves_a_video_as_snapshots_too(tmp_path: Path) -> None:
+def test_simulate_serves_a_video_over_rtsp_and_as_snapshots_until_ctrl_c(tmp_path: Path) -> None:
     clip = write_tiny_clip(tmp_path / "clip.mp4", seconds=1)
     with start(tmp_path, "--video", str(clip.path), "--cameras", "2", "--snapshots", "--json") as process:
         try:
             assert process.stdout is not None
             cameras = json.loads(process.stdout.readline())
+            with av.open(cameras[1]["rtsp_url"], options={"rtsp_transport": "tcp"}, timeout=(5, 5)) as container:
+                first = next(container.decode(video=0))
             picture = fetch(cameras[1]["snapshot_url"])
             process.send_signal(signal.SIGINT)
             _, errors = process.communicate(timeout=10)
@@ -185,6 +189,8 @@ def test_simulate_serves_a_video_as_snapshots_too(tmp_path: Path) -> None:
             process.kill()
 
     assert [sorted(camera) for camera in cameras] == [["camera_id", "rtsp_url", "snapshot_url"]] * 2
+    assert [camera["camera_id"] for camera in cameras] == ["cam-1", "cam-2"]
+    assert (first.width, first.height) == (640, 384)
     assert picture.startswith(b"\xff\xd8")
     assert (process.returncode, errors) == (0, "")
 
@@ -202,19 +208,19 @@ def test_simulated_cameras_suffer_from_the_faults_that_are_asked_for(tmp_path: P
                 fetch(camera["snapshot_url"])
             refusal.value.close()
         finally:
-            process.send_signal(signal.SIGINT)
+            process.send_signal(signal.SIGTERM)
             process.communicate(timeout=10)
 
     assert refusal.value.code == 500
+    assert process.returncode == 0
 
 
 @pytest.mark.parametrize("options", [("--snapshot-port", "1"), ("--snapshot-fault", "hang")])
 def test_options_of_snapshots_need_them(tmp_path: Path, options: tuple[str, ...]) -> None:
-    with start(tmp_path, *options) as process:
-        output, errors = process.communicate(timeout=20)
+    result = call_here("simulate", *options, cwd=tmp_path)
 
-    assert (process.returncode, output) == (2, "")
-    assert "--snapshots" in errors
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "--snapshots" in result.stderr
 
 
 def test_ctrl_c_ends_the_rendering_at_once_and_leaves_no_process(tmp_path: Path) -> None:
@@ -247,10 +253,8 @@ def test_a_killed_simulator_leaves_no_renderer(tmp_path: Path) -> None:
 def test_a_video_has_no_seed(tmp_path: Path) -> None:
     (tmp_path / "clip.mp4").touch()
 
-    with start(tmp_path, "--video", str(tmp_path / "clip.mp4"), "--seed", "1") as process:
-        output, errors = process.communicate(timeout=20)
+    result = call_here("simulate", "--video", "clip.mp4", "--seed", "1", cwd=tmp_path)
 
-    assert process.returncode == 2
-    assert output == ""
-    assert "--video" in errors
-    assert "--seed" in errors
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "--video" in result.stderr
+    assert "--seed" in result.stderr

@@ -67,7 +67,7 @@ def test_an_archive_with_a_broken_model_is_refused_by_name(scratch: Path, name: 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["symbolic link", "an unknown key", "weights that are NaN"])
+@pytest.mark.parametrize("name", ["symbolic link", "weights that are NaN"])
 def test_the_command_itself_says_so_too(tmp_path: Path, name: str) -> None:
     content, what = (EARLY | LATE)[name]
     (tmp_path / "broken.mpta").write_bytes(content)
@@ -83,28 +83,29 @@ def test_the_demo_archive_is_fine_and_can_be_shown(tmp_path: Path) -> None:
     demo = str(files("detector_worker.simulator") / "demo.mpta")
 
     result = run("validate", demo, "--json", cwd=tmp_path)
-    shown = run("inspect", demo, "--svg", "demo.svg", cwd=tmp_path)
+    shown = call("inspect", demo, "--svg", tmp_path / "demo.svg")
 
     assert result.returncode == 0, result.stderr
     [verdict] = json.loads(result.stdout)
     assert (verdict["is_valid"], verdict["faults"], verdict["warnings"]) == (True, [], [])
-    assert shown.returncode == 0, shown.stderr
+    assert shown.exit_code == 0, shown.stderr
     assert "gate_visits" in shown.stdout
     assert (tmp_path / "demo.svg").read_text() == (ROOT / "docs" / "pipeline.svg").read_text()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("archive", ["real-traffic.mpta", "real-plates.mpta"])
-def test_the_real_archives_are_fine(tmp_path: Path, archive: str) -> None:
+def test_the_real_archives_are_fine(scratch: Path, archive: str) -> None:
     assets_dir()
     path = ROOT / "build" / archive
     if not path.is_file():
         pytest.skip(f"needs {path}: pack it with tools/pack_real_assets.py")
 
-    result = run("validate", str(path), cwd=tmp_path)
+    result = call("validate", path)
 
-    assert result.returncode == 0, result.stderr
+    assert result.exit_code == 0, result.stderr
     assert ": valid; models" in result.stdout
+    assert list(scratch.iterdir()) == []
 
 
 def test_several_archives_are_judged_one_by_one(scratch: Path) -> None:
@@ -123,7 +124,7 @@ def test_several_archives_are_judged_one_by_one(scratch: Path) -> None:
 def test_usage_errors_and_other_failures_have_their_own_exits(tmp_path: Path) -> None:
     archive = write_tiny_mpta(tmp_path / "a.mpta")
 
-    assert run("validate", "absent.mpta", cwd=tmp_path).returncode == 2
+    assert call("validate", tmp_path / "absent.mpta").exit_code == 2
     nowhere = run("validate", archive.name, "--database", "postgresql://x:canary@127.0.0.1:1/x", cwd=tmp_path)
     assert nowhere.returncode == 1, nowhere.stderr
     assert "canary" not in nowhere.stderr

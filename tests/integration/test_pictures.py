@@ -11,6 +11,7 @@ from typing import Any
 import cv2
 import pytest
 from support.assets import assets_dir
+from support.command_line import call_here
 from support.folders import open_folder
 from support.tiny_models import squares_image, write_tiny_mpta
 
@@ -77,24 +78,24 @@ def test_names_of_classes_and_pictures_do_nothing_to_the_terminal(folder: Path) 
     assert "\x1b" not in result.stdout + result.stderr
 
 
-@pytest.mark.parametrize(
-    ("arguments", "complaint"),
-    [
-        (("broken.jpg",), "There is no picture that can be read [broken.jpg]"),
-        (("empty",), "There is no picture that can be read [empty]"),
-        (("broken.jpg", "--annotate", "seen.mp4"), "Pictures are not annotated [--annotate]"),
-    ],
-)
-def test_what_cannot_be_done_with_pictures_is_said(folder: Path, arguments: tuple[str, ...], complaint: str) -> None:
+def test_a_picture_that_is_none_is_said(folder: Path) -> None:
     (folder / "broken.jpg").write_bytes(b"no picture")
-    (folder / "empty").mkdir()
     write_tiny_mpta(folder / "tiny.mpta")
 
-    result = call(*COMMAND, "run", *arguments, "--mpta", "tiny.mpta", "--json", cwd=folder)
+    result = call(*COMMAND, "run", "broken.jpg", "--mpta", "tiny.mpta", "--json", cwd=folder)
 
     assert result.returncode == 1
-    assert f"detector-worker: {complaint}" in result.stderr
+    assert "detector-worker: There is no picture that can be read [broken.jpg]" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_pictures_are_not_annotated(folder: Path) -> None:
+    (folder / "a.jpg").touch()
+
+    result = call_here("run", "a.jpg", "--annotate", "seen.mp4", "--mpta", "tiny.mpta", "--json", cwd=folder)
+
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.startswith("detector-worker: Pictures are not annotated [--annotate]")
 
 
 def test_the_real_plate_archive_reads_pictures_as_a_person_does(folder: Path) -> None:

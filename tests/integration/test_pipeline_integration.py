@@ -26,10 +26,10 @@ from detector_worker.pipeline.action_executor import ActionExecutor
 from detector_worker.pipeline.pipeline_executor import PipelineExecutor
 from detector_worker.storage.database_manager import DatabaseConfig, DatabaseManager
 from detector_worker.storage.drainers import Drainers
-from detector_worker.storage.embedded_servers import EmbeddedServers
+from detector_worker.storage.embedded.embedded_servers import EmbeddedServers
 from detector_worker.storage.redis_client import RedisClient, RedisSubscriber
 from detector_worker.storage.sinks import PostgresqlSink, RedisSink
-from detector_worker.storage.spool import Spool
+from detector_worker.storage.spool.spool import Spool
 
 TABLE = "tiny_visits"
 

@@ -2,8 +2,6 @@
 
 import asyncio
 import json
-import subprocess
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -11,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.command_line import call_here
 from support.folders import open_folder
 from support.tiny_clip import Square, write_tiny_clip
 from support.tiny_models import write_tiny_mpta
@@ -173,9 +172,8 @@ def test_a_bad_file_ends_the_start_with_exit_code_2_before_anything_is_started(
     folder: Path, content: str, says: str
 ) -> None:
     (folder / "cameras.yaml").write_text(content)
-    command = [sys.executable, "-P", "-m", "detector_worker", "serve", "--cameras", "cameras.yaml", "--port", "0"]
 
-    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=30, check=False)
+    result = call_here("serve", "--cameras", "cameras.yaml", "--port", "0", cwd=folder)
 
     assert result.returncode == 2
     assert says in result.stderr
@@ -184,9 +182,7 @@ def test_a_bad_file_ends_the_start_with_exit_code_2_before_anything_is_started(
 
 
 def test_a_file_that_is_not_there_is_wrong_usage(folder: Path) -> None:
-    command = [sys.executable, "-P", "-m", "detector_worker", "serve", "--cameras", "nowhere.yaml"]
-
-    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=30, check=False)
+    result = call_here("serve", "--cameras", "nowhere.yaml", cwd=folder)
 
     assert result.returncode == 2
     assert "nowhere.yaml" in result.stderr

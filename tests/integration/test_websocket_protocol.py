@@ -135,12 +135,11 @@ async def test_a_wrong_message_gets_an_error_and_the_connection_stays(
             pass
 
 
-async def test_a_worker_that_ends_takes_leave_of_its_clients(folder: Path) -> None:
-    with worker(folder / "leaving") as leaving:
-        async with connect(leaving.url) as socket:
-            code = asyncio.to_thread(leaving.stop)
-            ended = asyncio.create_task(code)
-            async for _ in socket:
-                pass
-            assert socket.close_code == 1001
-            assert await ended == 0
+async def test_a_worker_that_ends_takes_leave_of_its_clients(running: WorkerProcess) -> None:
+    """The last one here: the worker of all the others ends with it."""
+    async with connect(running.url) as socket:
+        ended = asyncio.create_task(asyncio.to_thread(running.stop))
+        async for _ in socket:
+            pass
+        assert socket.close_code == 1001
+        assert await ended == 0

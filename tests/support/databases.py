@@ -5,7 +5,7 @@ from uuid import uuid4
 import asyncpg
 
 from detector_worker.storage.database_manager import DatabaseConfig, DatabaseManager
-from detector_worker.storage.embedded_servers import EmbeddedServers
+from detector_worker.storage.embedded.embedded_servers import EmbeddedServers
 
 __all__ = ["config_of", "create_database", "drop_database", "make_template"]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 
-from detector_worker.storage.server_process import fingerprint
+from detector_worker.storage.embedded.server_process import fingerprint
 
 __all__ = ["open_folder"]
 

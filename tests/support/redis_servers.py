@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager, contextmanager
 
 from support.folders import open_folder
 
-from detector_worker.storage.embedded_servers import EmbeddedServers
+from detector_worker.storage.embedded.embedded_servers import EmbeddedServers
 from detector_worker.storage.redis_client import RedisClient, RedisSubscriber
 
 __all__ = ["hearing", "private_redis", "url_of"]

@@ -37,7 +37,7 @@ from detector_worker.core.singleton_managers import (
 )
 from detector_worker.engine.engine import LaneResult, SessionId, SubscriptionSpec
 from detector_worker.storage.sessions import Sessions
-from detector_worker.storage.spool import Spool
+from detector_worker.storage.spool.spool import Spool
 from detector_worker.utils.monitoring import SystemMonitor
 
 

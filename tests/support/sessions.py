@@ -3,7 +3,7 @@
 from detector_worker.core.clock import Clock, SystemClock
 from detector_worker.storage.session_cache import SessionCacheManager
 from detector_worker.storage.sessions import Sessions
-from detector_worker.storage.spool import Spool
+from detector_worker.storage.spool.spool import Spool
 
 __all__ = ["HandClock", "new_caches", "new_sessions"]
 

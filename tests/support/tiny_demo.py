@@ -1,7 +1,13 @@
-"""A demo of tiny squares: an archive that stores them as the demo's vehicles, and films with their truth."""
+"""A demo of tiny squares: an archive that stores them as the demo's vehicles, and films with their truth.
+
+And how tests run a demo, whatever it shows.
+"""
 
 import asyncio
+import os
+import signal
 import sys
+import urllib.request
 from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -9,14 +15,26 @@ from typing import Any, Final
 from rich.console import Console
 from support.tiny_clip import Square, write_tiny_clip
 from support.tiny_models import tiny_pipeline, write_tiny_mpta
+from support.waiting import wait_until
 
 from detector_worker.cli.demo.command import run_until_interrupted
-from detector_worker.cli.demo.show import DemoPlan
+from detector_worker.cli.demo.report import Report
+from detector_worker.cli.demo.show import Demo, DemoPlan
 from detector_worker.cli.films import FilmProgress
 from detector_worker.simulator.film import Film, FilmOrder
 from detector_worker.simulator.scenes.truth import SceneTruth, VehicleTruth
 
-__all__ = ["one_by_one", "scene", "vehicle", "write_tiny_demo_mpta", "write_tiny_film"]
+__all__ = [
+    "fetch",
+    "one_by_one",
+    "quiet_console",
+    "run",
+    "run_and_kill",
+    "scene",
+    "vehicle",
+    "write_tiny_demo_mpta",
+    "write_tiny_film",
+]
 
 _FPS: Final = 10
 _COLUMNS: Final = {
@@ -103,6 +121,36 @@ def one_by_one(*films: Film) -> Callable[[FilmProgress], AsyncGenerator[Film, No
             yield film
 
     return give
+
+
+def quiet_console() -> Console:
+    """Hear nothing of it."""
+    return Console(stderr=True, quiet=True)
+
+
+async def run(demo: Demo) -> Report:
+    """Run a demo to its end."""
+    report = await demo.run()
+    assert report is not None
+    return report
+
+
+async def run_and_kill(demo: Demo, *, when: Callable[[], object]) -> Report:
+    """Kill the worker with -9 once ``when`` is true."""
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(run(demo))
+        await wait_until(when, timeout_s=60)
+        assert demo.board.worker.pid is not None
+        os.kill(demo.board.worker.pid, signal.SIGKILL)
+    assert demo.board.worker.restarts == 1
+    return running.result()
+
+
+def fetch(url: str) -> bytes:
+    """Get what a demo's page shows at an address."""
+    with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - our own
+        content: bytes = answer.read()
+    return content
 
 
 def main(folder: Path) -> None:

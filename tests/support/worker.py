@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,6 +18,8 @@ import asyncpg
 from redis.asyncio import Redis
 from support.tried import share_trials
 from websockets.asyncio.client import ClientConnection, connect
+
+from detector_worker.cli.services import find_services
 
 _COMMAND = (sys.executable, "-P", "-m", "detector_worker")
 _READY_S = 40.0
@@ -60,10 +63,8 @@ class WorkerProcess:
         return self._join()
 
     def services(self) -> dict[str, str]:
-        """What ``detector-worker services --json`` says."""
-        command = [*_COMMAND, "services", "--json", "--data-dir", str(self.data_dir)]
-        result: dict[str, str] = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
-        return result
+        """What ``detector-worker services --json`` says, without its process."""
+        return asdict(find_services(self.data_dir))
 
     def __enter__(self) -> Self:
         return self

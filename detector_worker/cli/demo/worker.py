@@ -14,7 +14,7 @@ from typing import Final, NoReturn
 
 from detector_worker.cli.demo.board import WorkerView
 from detector_worker.core.exceptions import ServiceError
-from detector_worker.storage.server_process import Account, last_words
+from detector_worker.storage.embedded.server_process import Account, last_words
 
 __all__ = ["SupervisedWorker"]
 

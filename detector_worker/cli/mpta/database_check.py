@@ -7,9 +7,9 @@ from detector_worker.core.exceptions import DatabaseError
 from detector_worker.models.pipeline_config import PipelineConfig, PostgresqlCreate, PostgresqlUpdate
 from detector_worker.models.pipeline_json.document import printable
 from detector_worker.models.pipeline_json.schema import did_you_mean
-from detector_worker.storage.catalogue import Table
-from detector_worker.storage.table_declarations import check_declaration
-from detector_worker.storage.table_survey import survey_tables
+from detector_worker.storage.postgresql.catalogue import Table
+from detector_worker.storage.postgresql.table_declarations import check_declaration
+from detector_worker.storage.postgresql.table_survey import survey_tables
 
 __all__ = ["Findings", "check_database", "declaration_faults"]
 

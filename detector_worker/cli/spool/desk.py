@@ -15,7 +15,7 @@ from detector_worker.core.config import Configuration
 from detector_worker.core.settings import MIB
 from detector_worker.storage.durable_storage import SPOOL_FILE, WORKER_LOCK
 from detector_worker.storage.folder_lock import FolderLock
-from detector_worker.storage.spool_desk import SpoolDesk
+from detector_worker.storage.spool.desk import SpoolDesk
 
 __all__ = ["AsJson", "DataDir", "configured", "desk_of", "progress", "running_worker"]
 

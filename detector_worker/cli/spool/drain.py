@@ -16,8 +16,8 @@ from detector_worker.core.config import Configuration
 from detector_worker.core.exceptions import ServiceError
 from detector_worker.core.outbox import Sink
 from detector_worker.storage.drainers import SinkState
-from detector_worker.storage.spool import Spool
-from detector_worker.storage.spool_backlog import Backlog
+from detector_worker.storage.spool.backlog import Backlog
+from detector_worker.storage.spool.spool import Spool
 from detector_worker.utils.logging import setup_logging
 
 __all__ = ["drain"]

@@ -11,7 +11,7 @@ from detector_worker.cli.mpta.loading import writing
 from detector_worker.cli.spool.desk import DataDir, configured, desk_of, progress
 from detector_worker.cli.spool.texts import entries_text, json_text
 from detector_worker.core.exceptions import ConfigurationError
-from detector_worker.storage.spool_desk import FiledContent, SpoolDesk
+from detector_worker.storage.spool.desk import FiledContent, SpoolDesk
 
 __all__ = ["export"]
 

@@ -16,8 +16,8 @@ from detector_worker.cli.spool.desk import AsJson, DataDir, configured, desk_of,
 from detector_worker.cli.spool.texts import duration_text, json_text, lost_text, moment_text, waiting_lines
 from detector_worker.core.exceptions import ServiceError
 from detector_worker.core.outbox import Sink
-from detector_worker.storage.spool_backlog import Backlog
-from detector_worker.storage.spool_desk import FiledContent, FiledEntry
+from detector_worker.storage.spool.backlog import Backlog
+from detector_worker.storage.spool.desk import FiledContent, FiledEntry
 
 __all__ = ["list_entries", "show", "status"]
 

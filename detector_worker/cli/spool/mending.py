@@ -9,7 +9,7 @@ import typer
 from detector_worker.cli.mpta.description import shown
 from detector_worker.cli.spool.desk import DataDir, configured, desk_of, running_worker
 from detector_worker.cli.spool.texts import entries_text
-from detector_worker.storage.spool_desk import FiledEntry
+from detector_worker.storage.spool.desk import FiledEntry
 
 __all__ = ["drop", "retry"]
 

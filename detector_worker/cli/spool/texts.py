@@ -9,7 +9,7 @@ from typing import Any, Final
 import orjson
 
 from detector_worker.cli.mpta.description import size_text
-from detector_worker.storage.spool_backlog import Backlog, SinkBacklog
+from detector_worker.storage.spool.backlog import Backlog, SinkBacklog
 
 __all__ = ["duration_text", "entries_text", "json_text", "lost_text", "moment_text", "waiting_lines"]
 

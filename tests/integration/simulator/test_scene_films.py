@@ -19,8 +19,9 @@ from detector_worker.simulator.scenes.truth import SceneTruth, VehicleTruth
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 FPS = 2.5
 VEHICLES: dict[SceneKind, int] = {"mix": 2, "night": 1, "rain": 1, "shake": 2}
+LONGEST_STOP_S: dict[SceneKind, float] = {"parked": 60.0}
 ORDERS: dict[SceneKind, FilmOrder] = {
-    kind: FilmOrder(5, camera, VEHICLES.get(kind, 4), FPS, longest_stop_s=60.0, scene=kind)
+    kind: FilmOrder(5, camera, VEHICLES.get(kind, 4), FPS, longest_stop_s=LONGEST_STOP_S.get(kind, 12.0), scene=kind)
     for camera, kind in enumerate(SCENE_KINDS, start=1)
 }
 FilmOf = Callable[[SceneKind], Film]

@@ -16,7 +16,7 @@ from detector_worker.core.outbox import Sink
 from detector_worker.storage.drainers import Drainers
 from detector_worker.storage.redis_client import RedisClient
 from detector_worker.storage.sinks import RedisSink
-from detector_worker.storage.spool import Spool
+from detector_worker.storage.spool.spool import Spool
 
 pytestmark = pytest.mark.faults
 

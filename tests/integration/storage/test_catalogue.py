@@ -14,10 +14,10 @@ from support.spooling import creation, update
 from detector_worker.core.entities import FieldValue
 from detector_worker.core.exceptions import DatabaseError
 from detector_worker.core.outbox import CreateRecord, Delivery, PatchRecord, SpoolEntry, UpdateRecord
-from detector_worker.storage.catalogue import Tables
 from detector_worker.storage.database_manager import DatabaseConfig, DatabaseManager
-from detector_worker.storage.embedded_servers import EmbeddedServers
-from detector_worker.storage.table_survey import survey_tables
+from detector_worker.storage.embedded.embedded_servers import EmbeddedServers
+from detector_worker.storage.postgresql.catalogue import Tables
+from detector_worker.storage.postgresql.table_survey import survey_tables
 
 IDS = [f"0195f000-0000-7000-8000-00000000000{number}" for number in range(10)]
 

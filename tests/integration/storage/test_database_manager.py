@@ -13,7 +13,7 @@ from support.waiting import wait_until
 
 from detector_worker.core.exceptions import DatabaseError
 from detector_worker.storage.database_manager import DatabaseConfig, DatabaseManager, DatabaseTimeouts
-from detector_worker.storage.embedded_servers import EmbeddedServers
+from detector_worker.storage.embedded.embedded_servers import EmbeddedServers
 from detector_worker.storage.faults import TransientDatabaseError
 
 CANARY = "canary-password"

@@ -1,6 +1,6 @@
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import uuid4
@@ -16,11 +16,11 @@ from detector_worker.core.clock import SystemClock
 from detector_worker.core.outbox import EnsureTables, Sink, SpoolEntry
 from detector_worker.storage.database_manager import DatabaseManager
 from detector_worker.storage.drainers import Drainers
-from detector_worker.storage.embedded_servers import EmbeddedServers
+from detector_worker.storage.embedded.embedded_servers import EmbeddedServers
 from detector_worker.storage.redis_client import RedisClient, RedisSubscriber
 from detector_worker.storage.sinks import DeliverySink, PostgresqlSink, RedisSink
-from detector_worker.storage.spool import Spool
-from detector_worker.storage.spool_desk import SpoolDesk
+from detector_worker.storage.spool.desk import SpoolDesk
+from detector_worker.storage.spool.spool import Spool
 
 GRACE_S = 5.0
 
@@ -283,9 +283,9 @@ class StuckSink:
     def __init__(self) -> None:
         self.aborted = asyncio.Event()
 
-    async def deliver(self, entries: Sequence[SpoolEntry]) -> int:
+    async def deliver(self, entries: Sequence[SpoolEntry]) -> Collection[str]:
         await self.aborted.wait()
-        return 0
+        return ()
 
     def abort(self) -> None:
         self.aborted.set()
@@ -316,10 +316,10 @@ class SlowSink:
     def __init__(self) -> None:
         self.taken: list[str] = []
 
-    async def deliver(self, entries: Sequence[SpoolEntry]) -> int:
+    async def deliver(self, entries: Sequence[SpoolEntry]) -> Collection[str]:
         await asyncio.sleep(0.2)
         self.taken += [entry.key for entry in entries]
-        return 0
+        return ()
 
     def abort(self) -> None:
         pass

@@ -4,7 +4,7 @@ from support.spooling import StateLog, creation
 
 from detector_worker.storage.database_manager import DatabaseConfig
 from detector_worker.storage.durable_storage import WORKER_LOCK, DurableStorage
-from detector_worker.storage.embedded_servers import EmbeddedServers
+from detector_worker.storage.embedded.embedded_servers import EmbeddedServers
 from detector_worker.storage.folder_lock import FolderLock
 
 

@@ -20,16 +20,16 @@ from support.waiting import wait_until
 
 from detector_worker.core.exceptions import ServiceError
 from detector_worker.core.singleton_managers import ServiceState
-from detector_worker.storage import embedded_servers
-from detector_worker.storage.embedded_servers import EmbeddedServers
-from detector_worker.storage.server_kinds import PostgresqlServer, ValkeyServer
-from detector_worker.storage.server_process import Account
+from detector_worker.storage.embedded import embedded_servers
+from detector_worker.storage.embedded.embedded_servers import EmbeddedServers
+from detector_worker.storage.embedded.server_kinds import PostgresqlServer, ValkeyServer
+from detector_worker.storage.embedded.server_process import Account
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become somebody else")
 
 OWNER = """
 import pathlib, sys, time
-from detector_worker.storage.embedded_servers import EmbeddedServers
+from detector_worker.storage.embedded.embedded_servers import EmbeddedServers
 servers = EmbeddedServers(pathlib.Path(sys.argv[1]))
 servers.start()
 print(*servers.processes().values(), flush=True)

@@ -21,7 +21,7 @@ from detector_worker.storage.database_manager import DatabaseManager
 from detector_worker.storage.drainers import Drainers
 from detector_worker.storage.redis_client import RedisClient
 from detector_worker.storage.sinks import PostgresqlSink, RedisSink
-from detector_worker.storage.spool import Spool
+from detector_worker.storage.spool.spool import Spool
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(120)]
 

@@ -20,7 +20,7 @@ from detector_worker.core.singleton_managers import CacheStateManager, ServiceSt
 from detector_worker.storage.drainers import Drainers
 from detector_worker.storage.redis_client import RedisClient
 from detector_worker.storage.sinks import RedisSink
-from detector_worker.storage.spool import Spool
+from detector_worker.storage.spool.spool import Spool
 from detector_worker.storage.storage_reports import StorageReports
 
 pytestmark = pytest.mark.faults

@@ -15,7 +15,7 @@ from support.storage_faults.outages import Outage, Plan, suffer
 from support.storage_faults.tables import outage_table
 
 from detector_worker.core.outbox import Sink
-from detector_worker.storage.embedded_servers import EmbeddedServers
+from detector_worker.storage.embedded.embedded_servers import EmbeddedServers
 
 pytestmark = pytest.mark.faults
 

@@ -14,9 +14,9 @@ from detector_worker.core.clock import SystemClock
 from detector_worker.storage.database_manager import DatabaseManager
 from detector_worker.storage.drainers import Drainers
 from detector_worker.storage.sinks import PostgresqlSink
-from detector_worker.storage.spool import Spool
-from detector_worker.storage.spool_desk import SpoolDesk
-from detector_worker.storage.spool_room import DEFAULT_QUOTA_BYTES
+from detector_worker.storage.spool.desk import SpoolDesk
+from detector_worker.storage.spool.room import DEFAULT_QUOTA_BYTES
+from detector_worker.storage.spool.spool import Spool
 
 _PROMISED_S = 1.0
 

@@ -10,7 +10,7 @@ from support.storage_faults.proxy import FaultyProxy, Loss
 from support.waiting import wait_until
 
 from detector_worker.storage.database_manager import DatabaseConfig, DatabaseManager, DatabaseTimeouts
-from detector_worker.storage.embedded_servers import EmbeddedServers
+from detector_worker.storage.embedded.embedded_servers import EmbeddedServers
 from detector_worker.storage.faults import TransientDatabaseError
 
 OPERATION_S = 0.3

@@ -14,10 +14,10 @@ from support.storage_faults.proxy import FaultyProxy
 from detector_worker.core.exceptions import DatabaseError
 from detector_worker.core.settings import SslMode
 from detector_worker.storage.database_manager import DatabaseConfig, DatabaseManager
-from detector_worker.storage.embedded_servers import EmbeddedServers
+from detector_worker.storage.embedded.embedded_servers import EmbeddedServers
 from detector_worker.storage.faults import TransientDatabaseError
-from detector_worker.storage.postgresql_tls import TlsConfig
-from detector_worker.storage.table_survey import survey_tables
+from detector_worker.storage.postgresql.table_survey import survey_tables
+from detector_worker.storage.postgresql.tls import TlsConfig
 
 CANARY = "canary-password"
 

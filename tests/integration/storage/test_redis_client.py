@@ -8,7 +8,7 @@ from support.redis_servers import private_redis, url_of
 from support.waiting import wait_until
 
 from detector_worker.core.exceptions import ConfigurationError, RedisError
-from detector_worker.storage.embedded_servers import EmbeddedServers
+from detector_worker.storage.embedded.embedded_servers import EmbeddedServers
 from detector_worker.storage.faults import TransientRedisError
 from detector_worker.storage.redis_client import RedisClient, RedisImageStorage, RedisPublisher, RedisSubscriber
 

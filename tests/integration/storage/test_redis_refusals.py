@@ -12,14 +12,14 @@ from support.waiting import wait_until
 from detector_worker.core.clock import SystemClock
 from detector_worker.core.exceptions import RedisError
 from detector_worker.core.outbox import SpoolEntry, StoreImage
-from detector_worker.storage.embedded_servers import EmbeddedServers
+from detector_worker.storage.embedded.embedded_servers import EmbeddedServers
 from detector_worker.storage.faults import TransientRedisError
 from detector_worker.storage.redis_client import Command, RedisClient
 from detector_worker.storage.sinks import RedisSink
 
 Case = tuple[Command, Command]
 """What causes the trouble, and what ends it."""
-IMAGE, MESSAGE = image("r", key="k", content=bytes(1000)), publication("r", channel="c", message="m")
+IMAGE, MESSAGE = image("r", key="k", content=bytes(1000)), publication("r", channel="c", message="m", max_age_s=3600)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ async def test_what_may_pass_is_tried_again_and_then_succeeds(
     finally:
         await admin.pipeline([cure])
 
-    assert await sink.deliver([entry]) == 0
+    assert not await sink.deliver([entry])
 
 
 async def test_a_demoted_server_s_connections_are_left(admin: RedisClient, client: RedisClient) -> None:
@@ -107,13 +107,13 @@ async def test_deliveries_go_on_after_the_password_has_changed_and_is_back(
 
     # The server is ours by its new password; then it is as it was.
     async with RedisClient(f"unix://:new@{private.redis_socket}") as operator:
-        assert await RedisSink(operator, clock=SystemClock()).deliver([IMAGE]) == 0
+        assert not await RedisSink(operator, clock=SystemClock()).deliver([IMAGE])
         with pytest.raises(TransientRedisError) as caught:
             await RedisClient(f"unix://:old@{private.redis_socket}").connect()
         assert "old" not in str(caught.value)
         await operator.pipeline([("CONFIG", "SET", "requirepass", "")])
 
-    assert await sink.deliver([IMAGE, MESSAGE]) == 0
+    assert not await sink.deliver([IMAGE, MESSAGE])
 
 
 async def test_what_can_never_be_is_told_among_what_succeeds(client: RedisClient) -> None:
@@ -150,6 +150,6 @@ async def test_a_server_that_cannot_write_its_disk_is_waited_for() -> None:
 
 async def _delivers(sink: RedisSink) -> bool:
     try:
-        return await sink.deliver([IMAGE, MESSAGE]) == 0
+        return not await sink.deliver([IMAGE, MESSAGE])
     except TransientRedisError:
         return False

@@ -12,10 +12,10 @@ from support.spooling import image, publication
 from detector_worker.core.clock import SystemClock
 from detector_worker.core.exceptions import RedisError
 from detector_worker.core.outbox import SpoolEntry
-from detector_worker.storage.embedded_servers import EmbeddedServers
+from detector_worker.storage.embedded.embedded_servers import EmbeddedServers
 from detector_worker.storage.faults import TransientRedisError
+from detector_worker.storage.redis.survey import survey_server
 from detector_worker.storage.redis_client import RedisClient, RedisImageStorage, RedisTls
-from detector_worker.storage.redis_survey import survey_server
 from detector_worker.storage.sinks import RedisSink
 
 CANARY = "canary-password"
@@ -97,7 +97,7 @@ async def everything(client: RedisClient) -> None:
     assert (await client.pipeline([("CONFIG", "GET", "save")]))[0] == [b"save", b""]
     await survey_server(client)
     async with hearing(client, "gate") as subscriber:
-        assert await sink.deliver([image("r", key="k"), publication("r", channel="gate", message="m")]) == 0
+        assert not await sink.deliver([image("r", key="k"), publication("r", channel="gate", message="m")])
         assert await anext(subscriber.listen()) == ("gate", b"m")
     assert await storage.retrieve_image("k") == b"\xff\xd8"
     assert await storage.cleanup_expired("k") == 1
@@ -131,7 +131,7 @@ async def test_the_worker_alone_needs_less(private: EmbeddedServers, admin: Redi
     await allow(admin, "~*", "&*", *WORKER)
     sink = RedisSink(client := user_client(private), clock=SystemClock())
 
-    assert await sink.deliver([image("r", key="k"), publication("r", channel="gate", message="m")]) == 0
+    assert not await sink.deliver([image("r", key="k"), publication("r", channel="gate", message="m")])
 
     assert sink.warnings == ()
     await client.disconnect()
@@ -142,9 +142,9 @@ async def test_the_worker_alone_needs_less(private: EmbeddedServers, admin: Redi
     [
         (["~inference:*", "&*", *WORKER], image("r", key="elsewhere")),
         (["~*", "&*", *WORKER, "-set"], image("r", key="k")),
-        (["~*", "&yard", *WORKER], publication("r", channel="gate", message="m")),
-        (["~*", "&*", *WORKER, "-publish"], publication("r", channel="gate", message="m")),
-        (["~*", "&*", *WORKER, "-eval"], publication("r", channel="gate", message="m")),
+        (["~*", "&yard", *WORKER], publication("r", channel="gate", message="m", max_age_s=3600)),
+        (["~*", "&*", *WORKER, "-publish"], publication("r", channel="gate", message="m", max_age_s=3600)),
+        (["~*", "&*", *WORKER, "-eval"], publication("r", channel="gate", message="m", max_age_s=3600)),
     ],
 )
 async def test_what_a_user_may_not_do_is_given_up(

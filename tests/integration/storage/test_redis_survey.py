@@ -10,10 +10,10 @@ from support.spooling import image
 from support.waiting import wait_until
 
 from detector_worker.core.clock import SystemClock
-from detector_worker.storage.embedded_servers import EmbeddedServers
+from detector_worker.storage.embedded.embedded_servers import EmbeddedServers
 from detector_worker.storage.faults import TransientRedisError
+from detector_worker.storage.redis.survey import survey_server
 from detector_worker.storage.redis_client import RedisClient
-from detector_worker.storage.redis_survey import survey_server
 from detector_worker.storage.sinks import RedisSink
 
 SAFE = {"appendonly": "yes", "save": "", "maxmemory": "0", "maxmemory-policy": "noeviction"}
@@ -97,7 +97,7 @@ async def test_a_sink_warns_once_and_looks_again_after_each_new_connection(
 
     async def delivers() -> bool:
         try:
-            return await sink.deliver([entry]) == 0
+            return not await sink.deliver([entry])
         except TransientRedisError:
             return False
 

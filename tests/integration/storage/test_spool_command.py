@@ -26,11 +26,11 @@ from detector_worker.core.outbox import SpoolEntry
 from detector_worker.storage.database_manager import DatabaseConfig, DatabaseManager
 from detector_worker.storage.drainers import Drainers
 from detector_worker.storage.durable_storage import WORKER_LOCK
-from detector_worker.storage.embedded_servers import EmbeddedServers
+from detector_worker.storage.embedded.embedded_servers import EmbeddedServers
 from detector_worker.storage.folder_lock import FolderLock
 from detector_worker.storage.redis_client import RedisClient
 from detector_worker.storage.sinks import PostgresqlSink
-from detector_worker.storage.spool import Spool
+from detector_worker.storage.spool.spool import Spool
 
 COMMAND = (sys.executable, "-P", "-m", "detector_worker", "spool")
 HOSTILE = "x\x1b]0;mine\x07\x9b2J\u202e\n[red]fake: line[/red]"
@@ -281,7 +281,7 @@ def leave_a_spool(data: Path, count: int) -> None:
         import asyncio, pathlib, sys
         from support.spooling import creation, image
         from detector_worker.storage.folder_lock import FolderLock
-        from detector_worker.storage.spool import Spool
+        from detector_worker.storage.spool.spool import Spool
 
         async def main(folder, count):
             FolderLock(folder / "worker.lock").acquire()

@@ -26,10 +26,10 @@ from detector_worker.core.clock import SystemClock
 from detector_worker.core.outbox import Sink
 from detector_worker.storage.database_manager import DatabaseConfig, DatabaseManager
 from detector_worker.storage.drainers import Drainers, SinkState
-from detector_worker.storage.embedded_servers import EmbeddedServers
+from detector_worker.storage.embedded.embedded_servers import EmbeddedServers
 from detector_worker.storage.redis_client import RedisClient
 from detector_worker.storage.sinks import PostgresqlSink, RedisSink
-from detector_worker.storage.spool import Spool
+from detector_worker.storage.spool.spool import Spool
 
 __all__ = ["Bench", "Look", "bench"]
 

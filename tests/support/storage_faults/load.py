@@ -13,7 +13,7 @@ from support.spooling import creation, image, publication, update
 
 from detector_worker.core.exceptions import ServiceError
 from detector_worker.core.outbox import Sink, SpoolEntry
-from detector_worker.storage.spool import Spool
+from detector_worker.storage.spool.spool import Spool
 
 __all__ = ["CHANNEL", "STAGES", "TABLES", "Ledger", "VisitLoad", "picture"]
 

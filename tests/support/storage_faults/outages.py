@@ -13,7 +13,7 @@ from support.storage_faults.harms import Harm
 from support.waiting import wait_until
 
 from detector_worker.core.outbox import Sink
-from detector_worker.storage.embedded_servers import EmbeddedServers
+from detector_worker.storage.embedded.embedded_servers import EmbeddedServers
 
 __all__ = ["Outage", "Plan", "suffer"]
 

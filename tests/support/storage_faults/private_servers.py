@@ -14,9 +14,9 @@ from support.freezing import frozen
 from support.storage_faults.proxy import FaultyProxy
 
 from detector_worker.storage.database_manager import DatabaseConfig
-from detector_worker.storage.embedded_servers import make_socket_folder
-from detector_worker.storage.server_kinds import EmbeddedServer, PostgresqlServer, ValkeyServer
-from detector_worker.storage.server_process import Account, end_servers
+from detector_worker.storage.embedded.embedded_servers import make_socket_folder
+from detector_worker.storage.embedded.server_kinds import EmbeddedServer, PostgresqlServer, ValkeyServer
+from detector_worker.storage.embedded.server_process import Account, end_servers
 
 __all__ = ["PASSWORD", "PrivatePostgresql", "PrivateRedis", "PrivateServer", "connected"]
 

@@ -13,7 +13,7 @@ from support.storage_faults.load import VisitLoad
 from detector_worker.core.config import Configuration
 from detector_worker.storage.configured_storage import storage_for
 from detector_worker.storage.durable_storage import DurableStorage
-from detector_worker.storage.server_kinds import PostgresqlServer
+from detector_worker.storage.embedded.server_kinds import PostgresqlServer
 
 __all__ = ["new_storage"]
 

@@ -29,7 +29,7 @@ steps = st.sampled_from([-604_800.0, -1.0, 0.0, 0.125, 0.125, 0.25, 0.5, 1.0, 3.
 scenes = st.lists(st.tuples(steps, st.lists(rows, max_size=6)), max_size=12)
 managers = st.sampled_from([TrackingManager, partial(TrackingManager, class_aware=True)])
 
-few = settings(max_examples=60, deadline=None)
+few = settings(max_examples=40, deadline=None)
 
 
 def ids_of(manager: TrackingManager, frame: list[Row], time_s: float) -> list[int]:

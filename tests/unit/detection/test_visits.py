@@ -30,7 +30,7 @@ def test_a_visit_begins_with_the_frame_that_makes_it_stable() -> None:
 
 def test_a_car_parked_for_an_hour_is_one_visit() -> None:
     lane = Lane()
-    lane.play(0, 3600, lambda s: [PARKED] if s % 7 < 6 else [], fps=0.5)
+    lane.play(0, 3600, lambda s: [PARKED] if s % 7 < 6 else [], fps=0.25)
 
     assert len(lane.started) == 1
     assert lane.ended == []

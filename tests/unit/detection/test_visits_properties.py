@@ -117,7 +117,7 @@ def test_after_all_have_left_nothing_is_held(scene: Scene, expected: tuple[str, 
         lane.see(time_s, *rows, colour=colour)
     last_s = scene[-1][0]
     # A minute's absence, and whatever was hidden for longer than anybody is waited for.
-    for second in (1, 2, 3, 4, *range(5, 150, 2)):
+    for second in (1, 2, 3, 4, *range(5, 150, 5)):
         lane.see(last_s + second)
 
     tracker = lane.tracker

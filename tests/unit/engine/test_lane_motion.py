@@ -45,15 +45,15 @@ def told_by(group: WatchedGroup) -> list[LaneResult]:
 async def test_a_parked_object_is_looked_at_again_only_now_and_then(tmp_path: Path) -> None:
     seen: list[Analysed] = []
     async with watched_group(tmp_path / "data") as group:
-        lane = await a_lane(group, tmp_path, seen, recheckSeconds=4)
-        await analyse(lane, [picture(number, x=320) for number in range(100)])
+        lane = await a_lane(group, tmp_path, seen, recheckSeconds=2)
+        await analyse(lane, [picture(number, x=320) for number in range(60)])
 
         settled = [one.frame.frame_id for one in seen if one.frame.frame_id > 10]
-        assert np.diff(settled).tolist() == [4 * FPS] * (len(settled) - 1)
+        assert np.diff(settled).tolist() == [2 * FPS] * (len(settled) - 1)
         assert len(settled) in {4, 5}
-        assert lane.still == 100 - len(seen)
+        assert lane.still == 60 - len(seen)
         assert lane.newest is not None
-        assert lane.newest[0].frame_id == 99
+        assert lane.newest[0].frame_id == 59
         assert lane.newest[1] is lane.visits.tracked
         assert len(lane.visits.live_visits()) == 1
         assert lane.report(errors=0, reconnects=0, damaged=0).fps_still > 0

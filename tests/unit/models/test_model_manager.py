@@ -135,8 +135,8 @@ async def test_three_in_use_with_room_for_two_stay_and_are_never_loaded_again(
     detectors = [await YOLODetector.load_model(manager, model_config(file)) for file in files]
     picture = Frame(squares_image({}, wh=(320, 64)), camera_id="c", frame_id=0, time_s=0.0, captured_at=0.0)
 
-    for minute in range(10):  # of cameras at one picture a second, one of which is subscribed to anew each minute
-        for _ in range(60):
+    for minute in range(10):  # of cameras at ten pictures a minute, one of which is subscribed to anew each minute
+        for _ in range(10):
             for detector in detectors:
                 detector.detect(picture)
         before = detectors[minute % 3].model

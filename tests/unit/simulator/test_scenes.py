@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
@@ -25,6 +26,7 @@ CAMERA = SceneCamera(height_m=3.5, offset_m=-0.3, focal_px=1250, stop_m=7.0, lan
 LOOK = Look("Aurex", "suv", "red", "AB123CD")
 
 
+@cache
 def stage(light: str = "day") -> Stage:
     return Stage(CAMERA, Light.make(light, random.Random(1)), seed=1)  # type: ignore[arg-type]  # a plain word
 
@@ -111,7 +113,7 @@ def test_the_standard_mix_is_as_difficult_as_it_claims(seed: int) -> None:
     assert lights["rain"] >= 0.1 * len(LIGHTS)
 
 
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("seed", range(15))
 def test_what_parks_is_in_the_picture(seed: int) -> None:
     rng = random.Random(seed)
     camera = SceneCamera.random(rng)
@@ -123,9 +125,9 @@ def test_what_parks_is_in_the_picture(seed: int) -> None:
 
 
 def test_parking_is_bounded_by_what_was_ordered() -> None:
-    stays = [one.starts_s - one.stops_s for one in script(5, longest_stop_s=700).arrivals if one.parked]
+    stays = [one.starts_s - one.stops_s for one in script(5, 6, longest_stop_s=700).arrivals if one.parked]
     assert min(stays) > 600
-    assert max(one.starts_s - one.stops_s for one in script(5, longest_stop_s=30).arrivals) < 30.5
+    assert max(one.starts_s - one.stops_s for one in script(5, 6, longest_stop_s=30).arrivals) < 30.5
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -1,7 +1,7 @@
 """Pictures in the spool, from this version and from those before it."""
 
 from detector_worker.core.outbox import StoreImage
-from detector_worker.storage.spool_codec import decode_delivery, encode_delivery
+from detector_worker.storage.spool.codec import decode_delivery, encode_delivery
 
 
 def test_a_picture_keeps_what_is_known_of_it() -> None:

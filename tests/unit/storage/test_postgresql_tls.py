@@ -7,7 +7,7 @@ from support.redis_tls import Authority
 
 from detector_worker.core.exceptions import ConfigurationError
 from detector_worker.storage.database_manager import DatabaseConfig, DatabaseManager
-from detector_worker.storage.postgresql_tls import TlsConfig
+from detector_worker.storage.postgresql.tls import TlsConfig
 
 HOST = "db.example"
 

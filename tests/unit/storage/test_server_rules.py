@@ -13,10 +13,10 @@ from support.waiting import wait_until_sync
 
 from detector_worker.core.exceptions import ServiceError
 from detector_worker.core.singleton_managers import ServiceState
-from detector_worker.storage import embedded_servers, server_kinds
-from detector_worker.storage.embedded_servers import make_socket_folder
-from detector_worker.storage.server_kinds import PostgresqlServer, ValkeyServer
-from detector_worker.storage.server_process import Account, end_servers, last_words
+from detector_worker.storage.embedded import embedded_servers, server_kinds
+from detector_worker.storage.embedded.embedded_servers import make_socket_folder
+from detector_worker.storage.embedded.server_kinds import PostgresqlServer, ValkeyServer
+from detector_worker.storage.embedded.server_process import Account, end_servers, last_words
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become somebody else")
 OURSELVES = Account("we", os.geteuid(), os.getegid())

@@ -14,7 +14,7 @@ from detector_worker.core.exceptions import MessageProcessingError, ServiceError
 from detector_worker.core.outbox import PatchRecord, RecordPlace, SavedVisit, SessionEntry, Sink, SpoolEntry
 from detector_worker.core.singleton_managers import SessionStateManager
 from detector_worker.storage.sessions import Sessions
-from detector_worker.storage.spool import Spool
+from detector_worker.storage.spool.spool import Spool
 
 TTL_S = 60.0
 

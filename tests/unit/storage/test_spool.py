@@ -16,7 +16,7 @@ from support.spooling import creation, image, publication, update, visit
 
 from detector_worker.core.exceptions import ServiceError
 from detector_worker.core.outbox import CreateRecord, EnsureTables, SavedVisit, Sink, SpoolEntry, StoreImage
-from detector_worker.storage.spool import Spool
+from detector_worker.storage.spool.spool import Spool
 
 MANY = 10_000
 LARGE = 1 << 30
@@ -254,7 +254,7 @@ _ACCEPT_FOR_EVER = textwrap.dedent("""
     import asyncio, itertools, os, sys
     from pathlib import Path
     from detector_worker.core.outbox import CreateRecord, SpoolEntry, StoreImage
-    from detector_worker.storage.spool import Spool
+    from detector_worker.storage.spool.spool import Spool
 
     async def visits(spool, lane):
         for number in itertools.count():
@@ -285,7 +285,7 @@ def _names_acknowledged_until_killed(path: Path, prefix: str) -> list[str]:
 
 async def test_every_acknowledged_entry_survives_kill_9(tmp_path: Path) -> None:
     path, acknowledged = tmp_path / "spool.db", set[str]()
-    for round_number in range(3):
+    for round_number in range(2):  # the second one opens what the first one left
         acknowledged.update(_names_acknowledged_until_killed(path, str(round_number)))
 
     spool = await reopened(path)
@@ -293,6 +293,6 @@ async def test_every_acknowledged_entry_survives_kill_9(tmp_path: Path) -> None:
     images = {entry.visit_id for entry in await waiting(spool, Sink.REDIS)}
     await spool.stop()
 
-    assert len(acknowledged) >= 600
+    assert len(acknowledged) >= 400
     assert acknowledged <= creations
     assert creations == images  # a transaction is there as a whole or not at all

@@ -12,9 +12,9 @@ from support.spooling import creation, image, publication, update
 
 from detector_worker.core.exceptions import ServiceError
 from detector_worker.core.outbox import EnsureTables, PatchRecord, Sink, SpoolEntry
-from detector_worker.storage.spool import Spool
-from detector_worker.storage.spool_desk import SpoolDesk
-from detector_worker.storage.spool_schema import VERSION
+from detector_worker.storage.spool.desk import SpoolDesk
+from detector_worker.storage.spool.schema import VERSION
+from detector_worker.storage.spool.spool import Spool
 
 QUOTA = 1 << 30
 REASON = "no such column"

@@ -9,8 +9,8 @@ from support.spooling import creation, image, publication, update, visit
 
 from detector_worker.core.exceptions import ServiceError
 from detector_worker.core.outbox import CreateRecord, SavedVisit, Sink
-from detector_worker.storage.spool import Spool
-from detector_worker.storage.spool_schema import _STEPS
+from detector_worker.storage.spool.schema import _STEPS
+from detector_worker.storage.spool.spool import Spool
 
 VISITS = 300
 

@@ -6,7 +6,7 @@ from support.spooling import creation, image, publication, update
 
 from detector_worker.core.exceptions import ServiceError
 from detector_worker.core.outbox import EnsureTables, Sink, SpoolEntry
-from detector_worker.storage.spool import Spool
+from detector_worker.storage.spool.spool import Spool
 
 QUOTA = 200_000
 PICTURE = bytes(10_000)

@@ -13,7 +13,7 @@ from detector_worker.core.exceptions import ServiceError
 from detector_worker.core.outbox import Sink
 from detector_worker.core.singleton_managers import CacheStateManager, ServiceStateManager
 from detector_worker.storage.drainers import SinkState
-from detector_worker.storage.spool import Spool
+from detector_worker.storage.spool.spool import Spool
 from detector_worker.storage.storage_reports import StorageReports
 
 

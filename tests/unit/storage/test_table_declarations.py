@@ -2,8 +2,8 @@ import pytest
 
 from detector_worker.core.entities import FieldValue
 from detector_worker.core.exceptions import DatabaseError
-from detector_worker.storage.catalogue import as_text, quote_identifier
-from detector_worker.storage.table_declarations import check_declaration, statements_to_add
+from detector_worker.storage.postgresql.catalogue import as_text, quote_identifier
+from detector_worker.storage.postgresql.table_declarations import check_declaration, statements_to_add
 
 CARS = '"public"."cars"'
 

@@ -12,38 +12,29 @@ import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import orjson
 
 from detector_worker.core.exceptions import ServiceError
-from detector_worker.core.outbox import SavedVisit, Sink, SpoolEntry, StoreImage
-from detector_worker.storage.spool_backlog import Backlog, read_backlog
-from detector_worker.storage.spool_codec import decode_delivery, decode_visit, encode_delivery, encode_visit
-from detector_worker.storage.spool_file import SpoolFile
-from detector_worker.storage.spool_room import DEFAULT_QUOTA_BYTES, EXPIRED, count
+from detector_worker.core.outbox import SavedVisit, Sink, SpoolEntry
+from detector_worker.storage.spool.backlog import Backlog, read_backlog
+from detector_worker.storage.spool.codec import decode_visit, encode_delivery, encode_visit
+from detector_worker.storage.spool.file import SpoolFile
+from detector_worker.storage.spool.reading import QueuedEntry, read_next
+from detector_worker.storage.spool.room import DEFAULT_QUOTA_BYTES, EXPIRED, count
 
 __all__ = ["QueuedEntry", "Spool"]
 
 _log: Final = logging.getLogger(__name__)
 _ENTRY_BYTES: Final = 500  # what an entry takes on disk besides its contents: measured, rounded up
 _LOOK_AGAIN_S: Final = 1.0
+_MANY_PER_S: Final = 1_000
 _FORGET_AT_ONCE: Final = 250
 _INSERT: Final = """
 INSERT INTO entries (key, sink, visit_id, created_at, expires_at, kind, payload, picture, size_bytes)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING
 """
-# Many rows go in and out of SQLite as one JSON text: it hands the interpreter's lock back and forth for each row, and
-# beside a busy event loop that takes longer than the row.
-_NEXT: Final = """
-SELECT '[' || coalesce(group_concat(
-  printf('[%d,%d,%!.17g,', seq, size_bytes, created_at)
-  || json_quote(key) || ',' || json_quote(visit_id) || ',' || json_quote(kind)
-  || ',' || json_quote(CAST(payload AS TEXT)) || ']'), '') || ']'
-FROM (SELECT * FROM entries
-  WHERE sink = ? AND dead_reason IS NULL AND seq > ? AND (expires_at IS NULL OR expires_at > ?) ORDER BY seq LIMIT ?)
-"""
-_PICTURE: Final = "SELECT picture FROM entries WHERE seq = ?"
 _FORGET: Final = "DELETE FROM entries WHERE seq IN (SELECT value FROM json_each(?))"
 _EXPIRED: Final = "DELETE FROM entries WHERE expires_at <= ? AND dead_reason IS NULL"
 _BURY: Final = "UPDATE entries SET dead_reason = ?, dead_at = ?, attempts = attempts + ? WHERE seq = ?"
@@ -60,13 +51,6 @@ ON CONFLICT (subscription_id) DO UPDATE SET value = value + 1 RETURNING value
 """
 
 
-class QueuedEntry(NamedTuple):
-    """An entry with its place in the queue."""
-
-    seq: int
-    entry: SpoolEntry
-
-
 class Spool:
     """The outbox of the worker. Every coroutine runs on the event loop of `start` and may raise `ServiceError`."""
 
@@ -74,6 +58,7 @@ class Spool:
         self.file = SpoolFile(path, quota_bytes=quota_bytes)
         self._news = {sink: asyncio.Event() for sink in Sink}
         self._accepted = self._refused = 0
+        self._second, self._in_this_second, self._in_the_last = 0, 0, 0
 
     async def start(self) -> None:
         """Open the file, or make it; ServiceError where it cannot be used, or is of a later version.
@@ -115,6 +100,23 @@ class Spool:
             self._refused += len(entries)
             raise
         self._accepted += max(0, taken)
+        self._count_second(max(0, taken))
+
+    @property
+    def is_in_use(self) -> bool:
+        """Whether some wait for their acceptance now and then, for whom those who empty the spool should give way.
+
+        Not where so much is accepted that it is more important to keep up with it.
+        """
+        self._count_second(0)
+        return 0 < self._in_this_second + self._in_the_last < _MANY_PER_S
+
+    def _count_second(self, accepted: int) -> None:
+        second = int(time.monotonic())
+        if second != self._second:
+            self._in_the_last = self._in_this_second if second == self._second + 1 else 0
+            self._second, self._in_this_second = second, 0
+        self._in_this_second += accepted
 
     async def save_visit(self, visit: SavedVisit) -> None:
         """See `core.outbox.Outbox.save_visit`."""
@@ -162,21 +164,7 @@ class Spool:
         self._news[sink].clear()
 
         def read(connection: sqlite3.Connection) -> tuple[list[QueuedEntry], dict[int, str]]:
-            found: list[QueuedEntry] = []
-            unreadable: dict[int, str] = {}
-            room_bytes = max_bytes
-            (rows,) = connection.execute(_NEXT, (sink, after, time.time(), max_entries)).fetchone()
-            for seq, size_bytes, created_at, key, visit_id, kind, payload in orjson.loads(rows):
-                room_bytes -= size_bytes
-                if room_bytes < 0 and found:
-                    break
-                try:
-                    picture = connection.execute(_PICTURE, (seq,)).fetchone() if kind == StoreImage.__name__ else None
-                    delivery = decode_delivery(kind, payload, picture and picture[0])
-                    found.append(QueuedEntry(seq, SpoolEntry(key, visit_id, created_at, delivery)))
-                except ServiceError as exc:
-                    unreadable[seq] = exc.what
-            return found, unreadable
+            return read_next(connection, sink, after=after, max_entries=max_entries, max_bytes=max_bytes)
 
         while True:
             found, unreadable = await self.file.read(read)
@@ -199,21 +187,15 @@ class Spool:
         for sink in sinks:
             self._news[sink].set()
 
-    async def remove(self, seqs: Sequence[int], *, expired: int = 0) -> int:
-        """Forget entries that their sink has, or, of ``expired``, has refused as too old; return how many were there.
+    async def remove(self, seqs: Sequence[int]) -> int:
+        """Forget entries that their sink has, and return how many were there; a crash may bring them back to it."""
+        chunks = (seqs[start : start + _FORGET_AT_ONCE] for start in range(0, len(seqs), _FORGET_AT_ONCE))
 
-        A crash may bring them back: the sink knows them.
-        """
-        chunks = [seqs[start : start + _FORGET_AT_ONCE] for start in range(0, len(seqs), _FORGET_AT_ONCE)]
+        async def forget(chunk: Sequence[int]) -> int:
+            named = orjson.dumps(chunk).decode()
+            return await self.file.forget(lambda connection: connection.execute(_FORGET, (named,)).rowcount)
 
-        def forget(chunk: Sequence[int]) -> Callable[[sqlite3.Connection], int]:
-            def work(connection: sqlite3.Connection) -> int:
-                count(connection, EXPIRED, expired if chunk is chunks[0] else 0)
-                return connection.execute(_FORGET, (orjson.dumps(chunk).decode(),)).rowcount
-
-            return work
-
-        return sum(await asyncio.gather(*(self.file.forget(forget(chunk)) for chunk in chunks)))
+        return sum(await asyncio.gather(*map(forget, chunks)))
 
     async def drop_expired(self) -> int:
         """Drop and count what is too old by now, whether or not its sink is there; return how many that were."""

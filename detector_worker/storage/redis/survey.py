@@ -4,7 +4,7 @@ from typing import Final
 
 from detector_worker.core.exceptions import RedisError
 from detector_worker.storage.faults import TransientRedisError
-from detector_worker.storage.redis_pool import RedisClient
+from detector_worker.storage.redis.pool import RedisClient
 
 __all__ = ["survey_server"]
 

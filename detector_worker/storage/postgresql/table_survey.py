@@ -7,8 +7,8 @@ from urllib.parse import parse_qs, urlsplit
 import asyncpg
 
 from detector_worker.core.exceptions import DatabaseError
-from detector_worker.storage.catalogue import Table, find_table
 from detector_worker.storage.faults import postgresql_error
+from detector_worker.storage.postgresql.catalogue import Table, find_table
 
 __all__ = ["survey_tables"]
 

@@ -49,6 +49,6 @@ async def _applied(connection: PoolConnectionProxy) -> int:
 
 @cache
 def _migrations() -> dict[int, str]:
-    folder = files("detector_worker.storage.migrations")
+    folder = files("detector_worker.storage.postgresql.migrations")
     named = ((re.match(r"(\d{4})_\w+\.sql$", file.name), file) for file in folder.iterdir())
     return {int(match[1]): file.read_text() for match, file in named if match}

@@ -16,9 +16,9 @@ import orjson
 
 from detector_worker.core.exceptions import ServiceError
 from detector_worker.core.outbox import CreateRecord, Sink
-from detector_worker.storage.spool_backlog import Backlog, read_backlog
-from detector_worker.storage.spool_room import REMOVED, count
-from detector_worker.storage.spool_schema import VERSION
+from detector_worker.storage.spool.backlog import Backlog, read_backlog
+from detector_worker.storage.spool.room import REMOVED, count
+from detector_worker.storage.spool.schema import VERSION
 
 __all__ = ["FiledContent", "FiledEntry", "SpoolDesk"]
 

@@ -15,8 +15,8 @@ from asyncpg.pool import PoolConnectionProxy
 from detector_worker.core.entities import FieldValue
 from detector_worker.core.exceptions import DatabaseError
 from detector_worker.core.outbox import CreateRecord, PatchRecord, SpoolEntry, UpdateRecord
-from detector_worker.storage.catalogue import Table, Tables, as_text
 from detector_worker.storage.faults import OutdatedTablesError, TransientDatabaseError
+from detector_worker.storage.postgresql.catalogue import Table, Tables, as_text
 
 __all__ = ["prune_delivered", "write_records"]
 

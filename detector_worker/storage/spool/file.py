@@ -1,9 +1,10 @@
-"""The spool's one file, and the two threads that touch it: one writes, the other reads beside it.
+"""The spool's one file, and the three threads that touch it: one writes, one reads, one tidies up the log.
 
 What arrives while a group is on its way to the disk makes the next group: a lone write waits for one fsync, and a
 thousand writers share one; none waits longer than for the group before its own. A group that fails is tried again one
 by one, so that a bad job harms no other. To forget what was delivered is not worth an fsync: if that is lost in a
-crash, the sinks know what they have.
+crash, the sinks know what they have. SQLite would bring its log into the file in the middle of somebody's write, which
+then takes twenty times as long: that is done beside the writes, and by them only where it does not keep up.
 """
 
 import asyncio
@@ -18,9 +19,9 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from detector_worker.core.exceptions import ServiceError
-from detector_worker.storage.spool_recovery import mend_if_damaged
-from detector_worker.storage.spool_room import SpoolRoom
-from detector_worker.storage.spool_schema import bring_up_to_date
+from detector_worker.storage.spool.recovery import mend_if_damaged
+from detector_worker.storage.spool.room import SpoolRoom
+from detector_worker.storage.spool.schema import bring_up_to_date
 
 __all__ = ["SpoolFile"]
 
@@ -28,10 +29,11 @@ T = TypeVar("T")
 
 _log: Final = logging.getLogger(__name__)
 _MAX_GROUP: Final = 200
+_MAX_GROUP_BYTES: Final = 1 << 20
 _MAX_PENDING: Final = 1_000
 _BUSY_S: Final = 5.0
 _CLOSE_S: Final = 5.0
-_CHECKPOINT_PAGES: Final = 2_000
+_COMMIT_BYTES: Final = 32 << 10  # of the log, besides what is in the entries
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +45,9 @@ class _Job:
 
 
 class SpoolFile:
-    """Owns the threads ``spool`` and ``spool reader``. Used on one event loop; whatever fails is a `ServiceError`.
+    """Owns the threads ``spool``, ``spool reader`` and ``spool log``; whatever fails is a `ServiceError`.
 
-    At most 1,000 writes wait in it; whoever comes then waits for a place.
+    Used on one event loop. At most 1,000 writes wait in it; whoever comes then waits for a place.
     """
 
     def __init__(self, path: Path, *, quota_bytes: int) -> None:
@@ -53,8 +55,11 @@ class SpoolFile:
         self.room = SpoolRoom(path, quota_bytes=quota_bytes)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spool")
         self._reading = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spool reader")
+        self._tidying = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spool log")
         self._writer: sqlite3.Connection | None = None
         self._reader: sqlite3.Connection | None = None
+        self._tidier: sqlite3.Connection | None = None
+        self._logged_bytes = 0  # since the log was tidied up last
         self._pending: deque[_Job] = deque()  # bounded by the places
         self._forgetting: deque[_Job] = deque()  # likewise
         self._places = asyncio.Semaphore(_MAX_PENDING)
@@ -62,13 +67,14 @@ class SpoolFile:
     async def open(self) -> str | None:
         """Open the file, or make it; return what was wrong with one that was damaged."""
 
-        def connect() -> tuple[str | None, sqlite3.Connection, sqlite3.Connection]:
-            self.room.restore_ballast()
+        def connect() -> tuple[str | None, sqlite3.Connection, sqlite3.Connection, sqlite3.Connection]:
+            self.room.move_in()
             damage = mend_if_damaged(self._path)
             writer = self._connect()
             try:
                 writer.execute("PRAGMA journal_mode = WAL")
-                writer.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+                writer.execute(f"PRAGMA wal_autocheckpoint = {self.room.log_bytes // 4096}")
+                writer.execute(f"PRAGMA journal_size_limit = {self.room.log_bytes}")
                 writer.execute("PRAGMA secure_delete = OFF")  # some builds write zeros over all that is forgotten
                 bring_up_to_date(writer, where=str(self._path))
                 reader = self._connect()
@@ -77,21 +83,22 @@ class SpoolFile:
             except BaseException:
                 writer.close()
                 raise
-            return damage, writer, reader
+            return damage, writer, reader, self._connect()
 
-        damage, self._writer, self._reader = await self._in_thread(self._thread, connect)
+        damage, self._writer, self._reader, self._tidier = await self._in_thread(self._thread, connect)
         return damage
 
     async def close(self) -> None:
         """Write what was handed in and close the file, within a few seconds."""
         loop, closing = asyncio.get_running_loop(), set()
-        for thread, connection in ((self._reading, self._reader), (self._thread, self._writer)):
+        threads = (self._tidying, self._reading, self._thread)
+        for thread, connection in zip(threads, (self._tidier, self._reader, self._writer), strict=True):
             if connection is not None:
                 closing.add(loop.run_in_executor(thread, connection.close))
-        self._reader = self._writer = None
+        self._tidier = self._reader = self._writer = None
         if closing and (await asyncio.wait(closing, timeout=_CLOSE_S))[1]:
             _log.error("The spool's file was not closed within %.0f s: %s", _CLOSE_S, self._path)
-        for thread in (self._reading, self._thread):
+        for thread in threads:
             thread.shutdown(wait=False)
 
     async def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
@@ -156,7 +163,10 @@ class SpoolFile:
 
     def _commit_next(self, connection: sqlite3.Connection, loop: asyncio.AbstractEventLoop) -> None:
         """Write the next group; nothing where an earlier call took all. Runs on the thread."""
-        group = [self._pending.popleft() for _ in range(min(len(self._pending), _MAX_GROUP))]
+        group, size_bytes = list[_Job](), 0
+        while self._pending and len(group) < _MAX_GROUP and size_bytes < _MAX_GROUP_BYTES:
+            group.append(self._pending.popleft())
+            size_bytes += group[-1].size_bytes
         is_durable = bool(group)
         if not group and self._forgetting:
             group = [self._forgetting.popleft()]
@@ -167,6 +177,13 @@ class SpoolFile:
                 self.room.restore_ballast()
             with contextlib.suppress(RuntimeError):  # the loop is gone: nobody waits any more
                 loop.call_soon_threadsafe(_settle, group, outcomes)
+                self._note_logged(size_bytes + _COMMIT_BYTES)
+
+    def _note_logged(self, size_bytes: int) -> None:
+        self._logged_bytes += size_bytes
+        if self._logged_bytes >= self.room.log_bytes // 4 and self._tidier is not None:
+            self._logged_bytes = 0
+            self._tidying.submit(_tidy_up, self._tidier)
 
     def _commit(self, connection: sqlite3.Connection, group: Sequence[_Job]) -> list[Any]:
         """Return the value of each job, or a `ServiceError` in its place."""
@@ -194,6 +211,12 @@ class SpoolFile:
                 connection.execute("ROLLBACK")  # SQLite may have done so by itself
             raise
         return values
+
+
+def _tidy_up(connection: sqlite3.Connection) -> None:
+    """Bring what is in the log into the file; what is written meanwhile is left for the next time."""
+    with contextlib.suppress(sqlite3.Error):  # a full disk is found by those who write
+        connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
 
 def _is_full(exc: Exception) -> bool:

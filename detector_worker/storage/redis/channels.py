@@ -11,7 +11,7 @@ from redis.asyncio.connection import AbstractConnection
 
 from detector_worker.core.clock import Backoff
 from detector_worker.storage.faults import TransientRedisError
-from detector_worker.storage.redis_pool import Command, RedisClient
+from detector_worker.storage.redis.pool import Command, RedisClient
 
 __all__ = ["Publication", "RedisPublisher", "RedisSubscriber", "publish_once_command"]
 

@@ -13,10 +13,10 @@ import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
 from detector_worker.core.exceptions import ConfigurationError, DatabaseError
-from detector_worker.storage.catalogue import Table, Tables
 from detector_worker.storage.faults import OutdatedTablesError, TransientDatabaseError, postgresql_error
-from detector_worker.storage.postgresql_tls import TlsConfig
-from detector_worker.storage.schema_migrations import bring_up_to_date
+from detector_worker.storage.postgresql.catalogue import Table, Tables
+from detector_worker.storage.postgresql.schema_migrations import bring_up_to_date
+from detector_worker.storage.postgresql.tls import TlsConfig
 
 __all__ = ["DatabaseConfig", "DatabaseTimeouts", "Operation", "PostgresqlPool"]
 
@@ -206,4 +206,9 @@ class PostgresqlPool:
             timeout=self._timeouts.connect_s,
             command_timeout=self._timeouts.statement_s,
             server_settings=self._timeouts.server_settings(),
+            reset=_nothing_to_reset,
         )
+
+
+async def _nothing_to_reset(_: object) -> None:
+    """Spare a round trip after each operation: all that it did was in its one transaction."""

@@ -13,7 +13,7 @@ from hiredis import pack_command
 from redis.asyncio.connection import AbstractConnection
 
 from detector_worker.storage.faults import TransientRedisError, redis_error
-from detector_worker.storage.redis_address import RedisTls, new_pool, shown_address
+from detector_worker.storage.redis.address import RedisTls, new_pool, shown_address
 
 __all__ = ["Command", "RedisClient"]
 

@@ -7,14 +7,15 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final, Self
 
 from detector_worker.core.exceptions import ServiceError
+from detector_worker.storage.embedded.server_kinds import EmbeddedServer, Notify, PostgresqlServer, ValkeyServer
+from detector_worker.storage.embedded.server_process import Account, fingerprint
 from detector_worker.storage.folder_lock import FolderLock
-from detector_worker.storage.server_kinds import EmbeddedServer, Notify, PostgresqlServer, ValkeyServer
-from detector_worker.storage.server_process import Account, fingerprint
 
 __all__ = ["EmbeddedServers", "Notify"]
 
@@ -109,8 +110,9 @@ class EmbeddedServers:
         while not stopping.wait(_TICK_S):
             for server in self._servers:
                 server.step(time.monotonic())
-        for server in self._servers:
-            server.stop()
+        with ThreadPoolExecutor(len(self._servers)) as side_by_side:
+            for ending in [side_by_side.submit(server.stop) for server in self._servers]:
+                ending.result()
 
     def _end_supervision(self, thread: threading.Thread, stopping: threading.Event) -> None:
         stopping.set()

@@ -22,10 +22,13 @@ def encode_delivery(delivery: Delivery) -> tuple[str, bytes, bytes | None]:
     return type(delivery).__name__, _dumps(values), picture
 
 
-def decode_delivery(kind: str, payload: bytes | str, picture: bytes | None) -> Delivery:
-    """Return what `encode_delivery` was given; ServiceError where another version wrote it, or it is damaged."""
+def decode_delivery(kind: str, payload: bytes | dict[str, Any], picture: bytes | None) -> Delivery:
+    """Return what `encode_delivery` was given; ServiceError where another version wrote it, or it is damaged.
+
+    ``payload``: the JSON, or what was read from it.
+    """
     try:
-        values = orjson.loads(payload)
+        values = orjson.loads(payload) if isinstance(payload, bytes) else payload
         if picture is not None:
             values["image"] = picture
         return _KINDS[kind](**values)

@@ -14,7 +14,7 @@ import orjson
 
 from detector_worker.core.clock import rfc3339
 from detector_worker.core.exceptions import RedisError
-from detector_worker.storage.redis_pool import Command, RedisClient
+from detector_worker.storage.redis.pool import Command, RedisClient
 
 __all__ = ["ImageInfo", "RedisImageStorage", "image_commands"]
 

@@ -25,6 +25,9 @@ _BALLAST_BYTES: Final = 16 << 20
 _BALLAST_SHARE: Final = 4
 _SLACK: Final = 50  # a fiftieth of the quota more than is needed, so that not every entry has to make room
 _LEAST_RELEASE_BYTES: Final = 256 << 10
+_LOG_BYTES: Final = 16 << 20
+_LOG_SHARE: Final = 8  # of a small disk
+_PLENTY_BYTES: Final = 256 << 20
 _TOTAL: Final = "SELECT coalesce(sum(size_bytes), 0) FROM totals"
 _OLDEST_PICTURES: Final = "SELECT seq, size_bytes FROM entries WHERE kind = 'StoreImage' ORDER BY seq"
 # Whole visits: an update whose record was dropped could never be delivered. Keys begin with their visit's id.
@@ -52,8 +55,10 @@ class SpoolRoom:
 
     def __init__(self, path: Path, *, quota_bytes: int) -> None:
         """``path``: of the spool's file; the ballast lies beside it. ``quota_bytes``: of all entries together."""
-        self._ballast = path.with_name(path.name + ".ballast")
+        self._path, self._ballast = path, path.with_name(path.name + ".ballast")
         self.quota_bytes = quota_bytes
+        self.log_bytes = _LOG_BYTES
+        """What SQLite's log may grow to before those who write must wait for it."""
 
     def make_room(self, connection: sqlite3.Connection, size_bytes: int) -> None:
         """Drop what must go before so many bytes are added; inside the transaction that adds them.
@@ -68,6 +73,29 @@ class SpoolRoom:
                 where="spool.quota_mb",
                 mend="See why nothing is delivered (`detector-worker spool status`), or raise the quota.",
             )
+        over_bytes = self._over_disk_bytes(connection) + size_bytes if size_bytes else 0
+        if over_bytes > 0 and _drop(connection, over_bytes) < over_bytes:
+            raise ServiceError(
+                "The disk of the spool is full, and nothing is left that may be dropped",
+                where=str(self._path.parent),
+                mend="Make room on it.",
+            )
+
+    def _over_disk_bytes(self, connection: sqlite3.Connection) -> int:
+        """By how much the entries exceed what the disk can hold of them beside the log; mostly less than nothing.
+
+        The log must always find room: where it can neither grow nor be brought into the file, nothing can be deleted
+        either, not even what was delivered.
+        """
+        free_bytes = shutil.disk_usage(self._path.parent).free
+        if free_bytes > _PLENTY_BYTES:
+            return -free_bytes
+        page_bytes, pages, unused = (
+            connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_size", "page_count", "freelist_count")
+        )
+        log = self._path.with_name(self._path.name + "-wal")
+        ours_bytes = free_bytes + pages * page_bytes + (log.stat().st_size if log.exists() else 0)
+        return int((pages - unused) * page_bytes - (ours_bytes - min(2 * self.log_bytes, ours_bytes // 2)))
 
     def relieve(self, connection: sqlite3.Connection, size_bytes: int) -> None:
         """The disk is full: give up the ballast, shrink the log, and drop more than is to be added, if anything is.
@@ -82,6 +110,11 @@ class SpoolRoom:
             _drop(connection, max(2 * size_bytes, _LEAST_RELEASE_BYTES))
             connection.execute("COMMIT")
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def move_in(self) -> None:
+        """Look how large the disk is, and lay down the ballast; the folder is there."""
+        self.log_bytes = min(_LOG_BYTES, shutil.disk_usage(self._path.parent).total // _LOG_SHARE)
+        self.restore_ballast()
 
     def restore_ballast(self) -> None:
         """Lay the ballast down again, where it is missing and the disk has plenty of room."""

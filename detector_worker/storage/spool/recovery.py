@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from detector_worker.storage.spool_schema import bring_up_to_date
+from detector_worker.storage.spool.schema import bring_up_to_date
 
 __all__ = ["mend_if_damaged"]
 

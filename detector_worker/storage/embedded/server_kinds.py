@@ -16,7 +16,7 @@ from typing import ClassVar, Final, TypeAlias
 from detector_worker.core.clock import Backoff
 from detector_worker.core.exceptions import ServiceError
 from detector_worker.core.singleton_managers import ServiceState
-from detector_worker.storage.server_process import Account, Ladder, end_servers, fingerprint, last_words
+from detector_worker.storage.embedded.server_process import Account, Ladder, end_servers, fingerprint, last_words
 
 __all__ = ["EmbeddedServer", "Notify", "PostgresqlServer", "ValkeyServer"]
 
@@ -160,7 +160,7 @@ class PostgresqlServer(EmbeddedServer):
 
     name = "postgresql"
     socket_name = ".s.PGSQL.5432"
-    ladder = ((SIGINT, 3.0), (SIGQUIT, 1.0))  # sessions are ended and all is written; then recovery is the next start's
+    ladder = ((SIGINT, 2.5), (SIGQUIT, 0.5))  # sessions are ended and all is written; then recovery is the next start's
     user = "dw"
     database = "detector_worker"
     login = f"user\0{user}\0database\0{database}\0\0".encode()

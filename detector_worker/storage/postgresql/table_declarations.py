@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from detector_worker.core.exceptions import DatabaseError
-from detector_worker.storage.catalogue import quote_identifier
+from detector_worker.storage.postgresql.catalogue import quote_identifier
 
 __all__ = ["check_declaration", "statements_to_add"]
 

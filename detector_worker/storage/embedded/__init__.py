@@ -1,0 +1,1 @@
+"""A PostgreSQL and a Valkey of the worker's own."""

@@ -1,0 +1,1 @@
+"""Pictures and messages: the pool, addresses, and what the server may lose by itself."""

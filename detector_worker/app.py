@@ -1,6 +1,7 @@
 """The main process: its services built once, started in order, stopped in the reverse order."""
 
 import asyncio
+import gc
 import logging
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
@@ -193,6 +194,7 @@ async def initialize_services(container: ServiceContainer) -> AsyncExitStack:
         await engine.start(handler)
         _run_beside(running, handler.run(), "handler")
         _run_beside(running, container.resolve(CameraLists).run(), "site cameras")
+        gc.freeze()  # what stands now stays: to look it through again and again would hold everybody up
         return running.pop_all()
 
 

@@ -40,6 +40,8 @@ _BACKLOG: Final = 100_000
 _STREAM_PER_S: Final = 100
 _IDLE_S: Final = 5.0
 _AT_ONCE: Final = 100
+_REST_S: Final = 2.0
+"""After so long the drainers do not give way any more to those who accept."""
 _COLUMNS: Final = {
     "record_id": "uuid primary key",
     "display_id": "text",
@@ -179,9 +181,9 @@ class Bench:
     async def _fill(self, entries: Iterator[SpoolEntry]) -> None:
         while some := list(islice(entries, _AT_ONCE)):
             await self.spool.accept(some)
+        await asyncio.sleep(_REST_S)
 
     async def _drain(self, *sinks: DeliverySink) -> None:
-        """Deliver all that waits; beside nobody who accepts, for whom it would give way."""
         drainers = Drainers(self.spool, sinks, notify=lambda _: None)
         drainers.start()
         await drainers.stop(_DRAINED_WITHIN_S)

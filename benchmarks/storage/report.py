@@ -1,9 +1,12 @@
 """``detector-worker bench storage``: several rounds of every measure, and the median of each figure."""
 
 import asyncio
+import gc
 from collections.abc import Callable
 from statistics import median
 from typing import Any, Final
+
+import uvloop
 
 from benchmarks.storage.measures import Bench, open_bench
 from detector_worker.cli.demo.command import work_folder
@@ -30,7 +33,9 @@ def measure(*, rounds: int, tell: Callable[[str], None]) -> dict[str, Any]:
                     taken.append(await _round(bench))
                 return taken
 
-    taken = asyncio.run(run())
+    gc.freeze()  # as the worker does
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        taken = runner.run(run())
     figures = {name: round(median(one[name] for one in taken), 3) for name in taken[0]}
     good = all(figures[name] >= least for name, least in _LEAST.items())
     good &= all(figures[name] <= most for name, most in _MOST.items())

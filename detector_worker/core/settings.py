@@ -132,8 +132,11 @@ class DatabaseSettings(_Section):
     sslkey: Folder | None = None
     """PEM file of its key, unencrypted; None: it lies in ``sslcert``."""
     connection_pool_size: Annotated[int, Field(ge=1, le=100)] = 8
-    auto_migrate: bool = True
-    """Whether the worker may add its own schema, and the tables and columns that archives declare."""
+    auto_migrate: bool | None = None
+    """Whether the worker may add tables and columns that archives declare, and bring its own schema up to date.
+
+    None: the first only in the worker's own PostgreSQL, the second anywhere.
+    """
 
 
 class RedisSettings(_Section):

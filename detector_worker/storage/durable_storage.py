@@ -43,7 +43,7 @@ class DurableStorage:
         database: DatabaseConfig | None,
         redis_url: str | None,
         redis_tls: RedisTls | None = None,
-        auto_migrate: bool,
+        auto_migrate: bool | None,
         quota_bytes: int = DEFAULT_QUOTA_BYTES,
         drain_s: float,
         notify_server: Notify,
@@ -51,9 +51,9 @@ class DurableStorage:
     ) -> None:
         """Prepare; nothing is started yet.
 
-        ``database`` or ``redis_url`` None: the worker's own server is started. ``quota_bytes``: what may wait on disk.
-        ``drain_s``: how long a stop may go on delivering. ``notify_server`` is called from the servers' thread,
-        ``notify_sink`` on the event loop.
+        ``database`` or ``redis_url`` None: the worker's own server is started. ``auto_migrate``: as the setting.
+        ``quota_bytes``: what may wait on disk. ``drain_s``: how long a stop may go on delivering. ``notify_server`` is
+        called from the servers' thread, ``notify_sink`` on the event loop.
         """
         self._data_dir = data_dir
         self._database, self._redis_url, self._redis_tls = database, redis_url, redis_tls
@@ -94,12 +94,13 @@ class DurableStorage:
         lock.publish({"postgresql": _psql_address(database), "redis": _redis_cli_arguments(redis_url)})
         await self.spool.start()
         running.push_async_callback(self.spool.stop)
-        manager = DatabaseManager(database, auto_migrate=self._auto_migrate)
+        manager = DatabaseManager(database, auto_migrate=self._auto_migrate is not False)
         client = RedisClient(redis_url, tls=self._redis_tls)
         running.push_async_callback(manager.disconnect)
         running.push_async_callback(client.disconnect)
         clock = SystemClock()
-        sinks = (PostgresqlSink(manager, auto_migrate=self._auto_migrate, clock=clock), RedisSink(client, clock=clock))
+        adds_tables = self._database is None if self._auto_migrate is None else self._auto_migrate
+        sinks = (PostgresqlSink(manager, auto_migrate=adds_tables, clock=clock), RedisSink(client, clock=clock))
         self._drainers = Drainers(self.spool, sinks, notify=self._notify_sink)
         self._drainers.start()
         running.push_async_callback(self._drainers.stop, 0.0)

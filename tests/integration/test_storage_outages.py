@@ -79,6 +79,7 @@ def addresses(postgresql: PrivatePostgresql, redis: PrivateRedis) -> dict[str, s
         "DATABASE__HOST": config.host,
         "DATABASE__DATABASE": config.database,
         "DATABASE__USER": config.user,
+        "DATABASE__AUTO_MIGRATE": "true",
         "REDIS__URL": redis.url(),
     }
 

@@ -1,8 +1,11 @@
 from pathlib import Path
 
+import pytest
 from support.spooling import StateLog, creation
+from support.waiting import wait_until
 
-from detector_worker.storage.database_manager import DatabaseConfig
+from detector_worker.core.outbox import EnsureTables, SpoolEntry
+from detector_worker.storage.database_manager import DatabaseConfig, DatabaseManager
 from detector_worker.storage.durable_storage import WORKER_LOCK, DurableStorage
 from detector_worker.storage.embedded.embedded_servers import EmbeddedServers
 from detector_worker.storage.folder_lock import FolderLock
@@ -29,3 +32,30 @@ async def test_a_stop_with_a_failing_spool_still_releases_everything(
     lock = FolderLock(tmp_path / WORKER_LOCK)
     lock.acquire()
     lock.release()
+
+
+@pytest.mark.parametrize(("auto_migrate", "adds"), [(None, False), (False, False), (True, True)])
+async def test_a_foreign_database_gets_an_archives_tables_only_where_that_is_set(
+    auto_migrate: bool | None, adds: bool, tmp_path: Path, servers: EmbeddedServers, database_config: DatabaseConfig
+) -> None:
+    storage = DurableStorage(
+        tmp_path,
+        database=database_config,
+        redis_url=f"unix://{servers.redis_socket}",
+        auto_migrate=auto_migrate,
+        drain_s=1.0,
+        notify_server=lambda *_: None,
+        notify_sink=StateLog(),
+    )
+    await storage.start()
+    tables = EnsureTables({"trucks": {"record_id": "uuid"}})
+    await storage.spool.accept([SpoolEntry("tables:1", "tables:1", 0.0, tables)])
+
+    async def is_empty() -> bool:
+        return (await storage.spool.backlog()).entries == 0
+
+    await wait_until(is_empty)
+    await storage.stop()
+    async with DatabaseManager(database_config, auto_migrate=False) as database:
+        found = await database.execute_query("SELECT to_regclass('trucks') IS NOT NULL AS found")
+    assert found == [{"found": adds}]

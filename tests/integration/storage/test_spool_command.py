@@ -324,10 +324,18 @@ async def test_drain_delivers_what_a_killed_worker_left(
 
 @pytest.mark.parametrize("end", ["time", "interrupt"])
 async def test_drain_ends_though_a_sink_is_away_and_says_what_remains(
-    data: Path, database: DatabaseManager, servers: EmbeddedServers, database_config: DatabaseConfig, end: str
+    data: Path,
+    spool: Spool,
+    database: DatabaseManager,
+    servers: EmbeddedServers,
+    database_config: DatabaseConfig,
+    *,
+    end: str,
 ) -> None:
     await database.execute_query("CREATE TABLE cars (record_id uuid PRIMARY KEY)")
-    await asyncio.to_thread(leave_a_spool, data, 3)
+    ids = [str(uuid4()) for _ in range(3)]
+    await fill(spool, *(entry for one in ids for entry in (creation(one), image(one, key=one))))
+    await spool.stop()
     settings = addresses(servers, database_config) | {"REDIS__URL": f"unix://{data}/nobody"}
 
     with start_drain(data, "--timeout", "1" if end == "time" else "60", **settings) as process:

@@ -148,7 +148,7 @@ class _Drainer:
                     began_s = time.monotonic()
                     await self._deliver(batch)
                     if self._spool.is_in_use and not self._finishing.is_set():
-                        await asyncio.sleep(3 * (time.monotonic() - began_s))  # half of the time is theirs who accept
+                        await asyncio.sleep(3 * (time.monotonic() - began_s))  # the time is mostly theirs who accept
                     if time.monotonic() > until_s:
                         return
                     batch = await upcoming

@@ -49,9 +49,9 @@ class DatabaseConfig:
 class DatabaseTimeouts:
     """How long it may take to connect, to run one statement and to run a whole operation, seconds."""
 
-    connect_s: float = 5.0
-    statement_s: float = 10.0
-    operation_s: float = 15.0
+    connect_s: float = 4.0
+    statement_s: float = 5.0
+    operation_s: float = 8.0
 
     def server_settings(self) -> dict[str, str]:
         """What each connection asks of the server: to end a statement before we do, and a dead worker's locks."""

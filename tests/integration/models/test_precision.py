@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
@@ -90,9 +91,16 @@ def with_samples(source: Path, target: Path, pictures: Iterator[Picture]) -> Pat
     return target
 
 
+@cache
+def scene(number: int) -> bytes:
+    """As a file, since many tests look at the same ones and drawing them takes most of the time."""
+    picture, _ = still((FIRST_PLACE + number // 4) * STILLS_PER_PLACE + number % 4)
+    return cv2.imencode(".png", picture, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()
+
+
 def scenes(count: int) -> Iterator[Picture]:
     for number in range(count):
-        yield still((FIRST_PLACE + number // 4) * STILLS_PER_PLACE + number % 4)[0]
+        yield cast("Picture", cv2.imdecode(np.frombuffer(scene(number), np.uint8), cv2.IMREAD_COLOR))
 
 
 def clip_pictures(path: Path, *, every: int) -> Iterator[Picture]:

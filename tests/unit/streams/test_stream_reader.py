@@ -285,7 +285,7 @@ def test_a_thread_that_is_stuck_in_c_is_replaced_and_counted_as_long_as_it_is() 
     class StuckInC(_Source):
         def read_frame(self) -> Frame | None:
             if self is sources[0]:
-                ctypes.CDLL(None).usleep(1_500_000)
+                ctypes.CDLL(None).usleep(3_000_000)
             return super().read_frame()
 
     def new_source(stopping: threading.Event) -> _Source:
@@ -311,7 +311,7 @@ def test_frame_ids_go_on_after_a_replacement() -> None:
     class StuckAfterTwo(_Source):
         def read_frame(self) -> Frame | None:
             if not self.frames and self is sources[0]:
-                ctypes.CDLL(None).usleep(1_000_000)
+                ctypes.CDLL(None).usleep(2_000_000)
             return super().read_frame()
 
     def new_source(stopping: threading.Event) -> _Source:

@@ -286,7 +286,7 @@ def _new_handler(
 async def _stop_storage(storage: DurableStorage) -> None:
     left = await storage.stop()
     if left is not None and left.entries:
-        text = "%d records and %d pictures and messages remain in the spool; they are delivered at the next start"
+        text = "%d entries for PostgreSQL and %d for Redis remain in the spool; they are delivered at the next start"
         _log.warning(text, left.sinks[Sink.POSTGRESQL].entries, left.sinks[Sink.REDIS].entries)
 
 

@@ -177,7 +177,7 @@ class SpoolSettings(_Section):
 
     quota_mb: Annotated[int, Field(ge=1, le=16_777_216)] = 4096
     """What may wait on disk, MiB; when it is full, the oldest pictures go, then the oldest records."""
-    drain_seconds: Annotated[float, Field(ge=0, le=5)] = 4.0
+    drain_seconds: Annotated[float, Field(ge=0, le=4)] = 4.0
     """How long a stop may go on delivering; a stop as a whole takes at most 10 s."""
 
 

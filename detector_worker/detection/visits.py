@@ -77,6 +77,10 @@ class VisitTracker:
         every = (*self._followed.values(), *self._departed)
         return [replace(followed.visit) for followed in every if followed.visit is not None]
 
+    def interrupted_visits(self) -> set[str]:
+        """Return the record ids of those whose pipeline a restart has interrupted, and whose object is not back yet."""
+        return {one.visit.record_id for one in self._departed if one.visit is not None and one.is_interrupted}
+
     def at_rest(self) -> bool:
         """Return whether nothing would change if nobody looked, as long as the picture stays the same.
 

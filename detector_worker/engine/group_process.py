@@ -40,8 +40,9 @@ class GroupEnd(Group):
 
 def run_group(connection: "Connection[Any, Any]", name: str, configuration: Configuration, threads: int) -> None:
     """Be a group until main says so, or is gone. The entry of the child process."""
-    # Ctrl-C reaches the whole terminal group: main decides when a group ends.
+    # Ctrl-C and a service manager's SIGTERM reach all processes of a worker: main decides when a group ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     os.umask(0o077)
     left = asyncio.run(_serve(connection, name, configuration, threads))
     # Threads stuck in C must not keep the process: everything worth keeping is in main's spool.

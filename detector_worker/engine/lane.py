@@ -155,8 +155,11 @@ class Lane:
     def kept_visits(self, clock: Clock) -> tuple[SavedVisit, ...]:
         """Return the visits under way of a lane at rest, as they go on in the one that replaces it."""
         utc_s = clock.utc_s() - clock.monotonic_s()
-        visits = self.visits.live_visits()
-        return tuple(SavedVisit(self.spec.subscription_id, visit, utc_s + visit.last_s) for visit in visits)
+        visits, interrupted = self.visits.live_visits(), self.visits.interrupted_visits()
+        return tuple(
+            SavedVisit(self.spec.subscription_id, visit, utc_s + visit.last_s, visit.record_id not in interrupted)
+            for visit in visits
+        )
 
     @property
     def still(self) -> int:

@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import math
+import time
 from collections.abc import Coroutine, Mapping
 from dataclasses import replace
 from typing import Any, Final
@@ -38,8 +40,10 @@ class VisitRuns:
         """Run the pipeline of a visit that has become stable; forget one that has ended, once its run is over."""
         match event:
             case VisitStarted():
-                lane.runs_under_way += 1
                 record_id = event.visit.record_id
+                if record_id in self._by_visit:  # its subscription has ended and begun again meanwhile
+                    return
+                lane.runs_under_way += 1
                 task = asyncio.create_task(self._run(lane, self._context(lane, event)), name=f"run {record_id}")
                 self._by_visit[record_id] = task
                 task.add_done_callback(lambda _: self._by_visit.pop(record_id, None))
@@ -58,10 +62,11 @@ class VisitRuns:
 
     async def finish(self, *, timeout_s: float | None) -> list[str]:
         """Wait for what is under way; return the names of what had to be given up."""
-        under_way = {*self._by_visit.values(), *self._keeping}
-        if not under_way:
-            return []
-        _, late = await asyncio.wait(under_way, timeout=timeout_s)
+        give_up_s = math.inf if timeout_s is None else time.monotonic() + timeout_s
+        while late := {*self._by_visit.values(), *self._keeping}:  # a run leaves something to keep at its end
+            if (left_s := give_up_s - time.monotonic()) <= 0:
+                break
+            await asyncio.wait(late, timeout=None if timeout_s is None else left_s)
         for task in late:
             task.cancel()
         await asyncio.gather(*late, return_exceptions=True)

@@ -103,13 +103,13 @@ class DatabaseManager:
 
         return await self._pool.run(ensure)
 
-    async def prune_delivered(self) -> None:
-        """Forget some of the delivered keys that are old enough."""
+    async def prune_delivered(self) -> bool:
+        """Forget some of the delivered keys that are old enough; False: there are no more of them."""
 
-        async def prune(connection: PoolConnectionProxy, _: Tables) -> None:
-            await prune_delivered(connection)
+        async def prune(connection: PoolConnectionProxy, _: Tables) -> bool:
+            return await prune_delivered(connection)
 
-        await self._pool.run(prune)
+        return await self._pool.run(prune)
 
     def throw_away_pool(self) -> None:
         """Cut all connections at once; calls under way fail, the next one connects anew."""

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -23,6 +24,9 @@ _MAX_ENTRIES: Final = 1_000
 _MAX_BYTES: Final = 8 << 20
 _GENTLE_ENTRIES: Final = 100
 _GENTLE_BYTES: Final = 1 << 20
+_QUICK_S: Final = 0.03  # where a batch takes longer, that is the server's time, not ours
+_TRIES: Final = 3
+_PROBE_EVERY_S: Final = 5.0
 _FIRST_DELAY_S: Final = 0.2
 _LONGEST_DELAY_S: Final = 5.0
 _ABORT_S: Final = 2.0
@@ -77,7 +81,9 @@ class Drainers:
             done, _ = await asyncio.wait({task}, timeout=_ABORT_S)
         if not done:
             _log.error("The task %s did not end within %.0f s", task.get_name(), _ABORT_S)
-        await self._drop_expired()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_ABORT_S):
+                await self._drop_expired()
 
     async def _run(self) -> None:
         tending = asyncio.create_task(self._tend(), name="spool upkeep")
@@ -109,6 +115,8 @@ class _Drainer:
         self._max_entries = _MAX_ENTRIES
         self._forgetting: asyncio.Task[None] | None = None
         self._failures: Counter[int] = Counter()  # of the entries of the batch that fails at present, by their place
+        self._keeps_up = True
+        self._heard_s = -math.inf  # from the server
         self._down: str | None = None
         self._delivered = self._dead_lettered = 0
 
@@ -128,27 +136,44 @@ class _Drainer:
             else:
                 if goes_on:
                     await self._spool.wait_for_news(self._sink.sink)
+                    goes_on = await self._probe_if_idle()
             if not goes_on:
                 return
+
+    async def _probe_if_idle(self) -> bool:
+        """See now and then whether the server is there, since nothing else would tell; False: `finish` was called."""
+        if time.monotonic() - self._heard_s < _PROBE_EVERY_S:
+            return True
+        try:
+            await self._sink.probe()
+        except Exception as exc:  # noqa: BLE001 - as in `run`
+            return await self._pause(exc)
+        self._note_heard()
+        if self._down is not None:
+            self._tell_up(None)
+        return True
+
+    def _note_heard(self) -> None:
+        self._heard_s = time.monotonic()
+        self._backoff.note_success(self._heard_s)
 
     async def _deliver_all(self) -> None:
         """Deliver what waits, and look back each second for what was made alive again further ahead."""
         while batch := await self._read(after=0):
             await self._deliver_for_a_while(batch)
-        if self._down is not None:  # the spool's own disk was the trouble
-            self._tell_up(None)
+        self._failures.clear()
 
     async def _deliver_for_a_while(self, batch: Sequence[QueuedEntry]) -> None:
         """Deliver batch after batch; the next one is read, and the last one forgotten, while one is on its way."""
         until_s = time.monotonic() + _LOOK_BACK_S
+        before = self._spool.accepted[self._sink.sink] - self._delivered
         try:
             while batch:
                 upcoming = asyncio.create_task(self._read(after=batch[-1].seq))
                 try:
                     began_s = time.monotonic()
                     await self._deliver(batch)
-                    if self._spool.is_in_use and not self._finishing.is_set():
-                        await asyncio.sleep(3 * (time.monotonic() - began_s))  # the time is mostly theirs who accept
+                    await self._give_way(time.monotonic() - began_s)
                     if time.monotonic() > until_s:
                         return
                     batch = await upcoming
@@ -157,10 +182,21 @@ class _Drainer:
                     await asyncio.gather(upcoming, return_exceptions=True)
         finally:
             await self._forgotten()
+            self._keeps_up = self._spool.accepted[self._sink.sink] - self._delivered <= before
+
+    async def _give_way(self, took_s: float) -> None:
+        """Leave most of the time to those who wait for their acceptance, unless that would make the backlog grow."""
+        if self._is_gentle and took_s < _QUICK_S:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._finishing.wait(), 3 * took_s)
+
+    @property
+    def _is_gentle(self) -> bool:
+        return self._keeps_up and self._spool.is_in_use and not self._finishing.is_set()
 
     async def _read(self, *, after: int) -> list[QueuedEntry]:
         max_entries, max_bytes = self._max_entries, _MAX_BYTES
-        if self._spool.is_in_use:
+        if self._is_gentle:
             max_entries, max_bytes = min(max_entries, _GENTLE_ENTRIES), _GENTLE_BYTES
         return await self._spool.oldest(self._sink.sink, max_entries=max_entries, max_bytes=max_bytes, after=after)
 
@@ -168,10 +204,12 @@ class _Drainer:
         """Deliver a batch; where something in it never can be, its halves, down to the one that is to blame."""
         try:
             too_old = await self._sink.deliver([queued.entry for queued in batch])
-        except DetectorWorkerError as exc:
+        except Exception as exc:
             self._failures.update(queued.seq for queued in batch)
             if isinstance(exc, TransientDatabaseError | TransientRedisError):
                 raise
+            if not isinstance(exc, DetectorWorkerError) and self._failures[batch[0].seq] <= _TRIES:
+                raise  # a fault of ours, perhaps with one entry: worse than to bury it were that it holds up all others
             middle = len(batch) // 2
             if middle == 0:
                 await self._bury(batch[0], exc)
@@ -183,9 +221,10 @@ class _Drainer:
         # What is too old stays for the one who drops and counts it.
         seqs = [queued.seq for queued in batch if queued.entry.key not in too_old]
         self._forgetting = asyncio.create_task(self._forget(seqs))
-        self._failures.clear()
+        for queued in batch:
+            self._failures.pop(queued.seq, None)
         self._max_entries = min(_MAX_ENTRIES, 2 * self._max_entries)
-        self._backoff.note_success(time.monotonic())
+        self._note_heard()
 
     async def _forget(self, seqs: Sequence[int]) -> None:
         self._delivered += await self._spool.remove(seqs)
@@ -197,8 +236,8 @@ class _Drainer:
         if forgetting is not None:
             await forgetting
 
-    async def _bury(self, queued: QueuedEntry, error: DetectorWorkerError) -> None:
-        await self._spool.bury(queued.seq, str(error), attempts=self._failures.pop(queued.seq))
+    async def _bury(self, queued: QueuedEntry, error: Exception) -> None:
+        await self._spool.bury(queued.seq, str(error) or type(error).__name__, attempts=self._failures.pop(queued.seq))
         self._dead_lettered += 1
         _log.warning("Entry %s can never be delivered to %s: %s", queued.entry.key, self._sink.sink, error)
         self._tell_up(f"dead letter {queued.entry.key}: {error}")

@@ -80,7 +80,11 @@ def redis_error(exc: Exception, *, where: str) -> RedisError:
     return TransientRedisError(what, where=where, mend="Check that the server runs, its memory and the credentials.")
 
 
+def _words(exc: Exception) -> str:
+    return "no answer in time" if isinstance(exc, TimeoutError) else str(exc) or type(exc).__name__
+
+
 def _text(exc: Exception) -> str:
     """One bounded line, with the server's detail where it gives one."""
-    text = " ".join(f"{exc or type(exc).__name__} {getattr(exc, 'detail', None) or ''}".split())
+    text = " ".join(f"{_words(exc)} {getattr(exc, 'detail', None) or ''}".split())
     return text[:_MAX_TEXT]

@@ -18,11 +18,12 @@ import uuid_utils
 from detector_worker.core.clock import Clock
 from detector_worker.core.entities import DetectionResult, FieldValue, PipelineResult, SessionId
 from detector_worker.core.exceptions import MessageProcessingError, ServiceError
-from detector_worker.core.outbox import PatchRecord, SavedVisit, SessionEntry, SpoolEntry
+from detector_worker.core.outbox import PatchRecord, SavedVisit, SessionEntry, Sink, SpoolEntry
 from detector_worker.core.singleton_managers import SessionStateManager
 from detector_worker.storage.session_cache import SessionCacheManager
 from detector_worker.storage.session_table import (
     Session,
+    SessionRecord,
     end_display,
     find_outlived,
     load,
@@ -73,7 +74,8 @@ class Sessions:
             await asyncio.sleep(_PRUNE_EVERY_S)
             await self.caches.cleanup_expired()
             try:
-                await self.prune()
+                while await self.prune() == _PRUNE_AT_ONCE:
+                    pass
             except ServiceError as exc:  # nobody is refused for that
                 _log.warning("Expired sessions stay for now: %s", exc)
 
@@ -100,7 +102,12 @@ class Sessions:
 
         def add_record(connection: sqlite3.Connection) -> Sequence[Session]:
             now = self._clock.utc_s()
-            return [self._opened(connection, session.session_id, now).with_record(session, now)]
+            before = self._opened(connection, session.session_id, now)
+            after = before.with_record(session, now)
+            # What it was patched with before its row was there.
+            waited = {one.record_id for one in before.records if one.place is None} & {session.record_id}
+            self._patch_rows(connection, [one for one in after.records if one.record_id in waited], before.data)
+            return [after]
 
         await self._write(add_record, entries=entries, visit=visit)
         if visit is not None:
@@ -163,9 +170,10 @@ class Sessions:
             nonlocal merged
             session = (load(connection, known.key) or known).patched(data, self._clock.utc_s())
             merged = session.data
+            self._patch_rows(connection, session.records, data)
             return [session]
 
-        await self._write(merge, entries=self._patches(known, data))
+        await self._write(merge)
         return merged
 
     async def get(self, session_id: SessionId) -> Session | None:
@@ -200,6 +208,7 @@ class Sessions:
 
         async def write() -> None:
             await self._spool.accept(entries, visit=visit, also=also)
+            self._spool.wake(Sink.POSTGRESQL)  # for the rows that are patched
             self._changes += 1
             then()
             for session in changed:
@@ -210,13 +219,15 @@ class Sessions:
         task.add_done_callback(self._writing.discard)
         await asyncio.shield(task)
 
-    def _patches(self, session: Session, data: Mapping[str, FieldValue]) -> list[SpoolEntry]:
-        """Return what changes the rows, but never a row's key: what is still to come for it goes by that.
+    def _patch_rows(
+        self, connection: sqlite3.Connection, records: Sequence[SessionRecord], data: Mapping[str, FieldValue]
+    ) -> None:
+        """Accept what changes the rows, but never a row's key: what is still to come for it goes by that.
 
         With their visits' ids, so that each comes after its row was made.
         """
         now, entries = self._clock.utc_s(), []
-        for record in session.records:
+        for record in records:
             if (place := record.place) is None:
                 continue
             fields = {name: value for name, value in data.items() if name != place.key_field}
@@ -224,7 +235,7 @@ class Sessions:
                 patch = PatchRecord(place.table, place.key_field, place.key_value, fields)
                 key = f"{record.record_id}:patch:{uuid_utils.uuid7()}"
                 entries.append(SpoolEntry(key, record.record_id, now, patch))
-        return entries
+        self._spool.insert(connection, entries)
 
     def _opened(self, connection: sqlite3.Connection, session_id: SessionId, now: float) -> Session:
         """Return a session as used now, an empty one where there is none."""

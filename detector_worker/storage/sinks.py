@@ -19,7 +19,8 @@ __all__ = ["DeliverySink", "PostgresqlSink", "RedisSink"]
 
 _logger = logging.getLogger(__name__)
 _PRUNE_EVERY_S: Final = 600.0
-_MARGIN_S: Final = 60
+_PRUNE_S: Final = 1.0
+_REMEMBER_S: Final = 86_400
 
 
 class DeliverySink(Protocol):
@@ -41,6 +42,10 @@ class DeliverySink(Protocol):
         To deliver the same entries again has no further effect. A transient error: later, all of them again; any
         other: at least one of them can never be delivered.
         """
+        ...
+
+    async def probe(self) -> None:
+        """Ask the server for a sign of life; an error as in `deliver` where there is none."""
         ...
 
     def abort(self) -> None:
@@ -69,6 +74,9 @@ class PostgresqlSink:
         await self._prune()
         return ()
 
+    async def probe(self) -> None:
+        await self._database.write([])
+
     def abort(self) -> None:
         self._database.throw_away_pool()
 
@@ -78,7 +86,8 @@ class PostgresqlSink:
             return
         self._pruned_s = now_s
         try:
-            await self._database.prune_delivered()
+            while await self._database.prune_delivered() and self._clock.monotonic_s() - now_s < _PRUNE_S:
+                pass
         except DatabaseError as exc:  # the batch is delivered: this is none of its faults
             _logger.warning("Old keys could not be pruned: %s", exc)
 
@@ -113,6 +122,10 @@ class RedisSink:
         told = zip(owned, replies, strict=True)
         return {key for (key, command), reply in told if command[0] == "EVAL" and reply == Publication.TOO_OLD}
 
+    async def probe(self) -> None:
+        await self._client.pipeline([("TIME",)])
+        await self._survey()
+
     def abort(self) -> None:
         """Nothing: this driver drops its connection when it is cancelled."""
 
@@ -143,8 +156,8 @@ def _commands(entry: SpoolEntry, ahead_s: float) -> tuple[Command, ...]:
             return image_commands(key, image, info, expire_s=expire_s)
         case PublishMessage(channel=channel, message=message, max_age_s=max_age_s):
             until_s = entry.created_at + max_age_s + ahead_s
-            # Past that time it is dropped in any case, so its key need not live longer.
-            remember_s = math.ceil(max_age_s) + _MARGIN_S
+            # Past its time this entry is dropped; but a run that is made again after a crash tells it anew.
+            remember_s = math.ceil(max_age_s) + _REMEMBER_S
             return (publish_once_command(entry.key, channel, message, until_s=until_s, remember_s=remember_s),)
         case delivery:
             raise AssertionError(f"a {type(delivery).__name__} is not for Redis")

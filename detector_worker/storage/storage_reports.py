@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from dataclasses import replace
 from typing import Final
 
@@ -23,10 +24,13 @@ __all__ = ["StorageReports"]
 _log: Final = logging.getLogger(__name__)
 _COUNT_EVERY_S: Final = 1.0
 _IDLE: Final = QueueState(ok=True)
+_TELL_EVERY_S: Final = 60.0
+_MEND: Final = "see `detector-worker spool status`, or raise spool.quota_mb"
 _LOSSES: Final = {
-    "dropped_pictures": "The spool is full: the %d oldest pictures were dropped",
-    "dropped_records": "The spool is full and holds no more pictures: %d entries of the oldest records were dropped",
-    "expired": "%d messages were older than their maximum age and are not published any more",
+    "dropped_pictures": f"The spool or its disk is full ({_MEND}), and the oldest pictures are dropped",
+    "dropped_records": f"The spool or its disk is full ({_MEND}), and entries of the oldest records are dropped",
+    "expired": "Messages are older than their maximum age and not published",
+    "refused": f"The spool is full or its disk fails ({_MEND}), and entries are refused",
 }
 
 
@@ -35,6 +39,8 @@ class StorageReports:
 
     def __init__(self, services: ServiceStateManager, queues: CacheStateManager) -> None:
         self._services, self._queues = services, queues
+        self._down: frozenset[Sink] = frozenset()
+        self._told: dict[str, tuple[int, float]] = {}  # by what was lost: how much was told of it, and when
 
     def note_server(self, name: str, state: ServiceState | None) -> None:
         """A server of our own has changed, None: has stopped; called from its supervisor's thread."""
@@ -49,10 +55,13 @@ class StorageReports:
 
     def note_sink(self, state: SinkState) -> None:
         """A batch was delivered, or deliveries to a sink stand still."""
-        before = self._queues.get(state.sink) or _IDLE
-        if state.is_up and not before.ok:
+        if state.is_up and state.sink in self._down:
             _log.warning("Delivery to %s goes on", state.sink)
-        after = replace(before, ok=state.is_up, reason=state.reason, delivered=state.delivered, warnings=state.warnings)
+        self._down = self._down - {state.sink} if state.is_up else self._down | {state.sink}
+        before = self._queues.get(state.sink) or _IDLE
+        # A dead letter that nothing has been delivered after may mean that nothing ever can be.
+        ok = state.is_up and state.reason is None
+        after = replace(before, ok=ok, reason=state.reason, delivered=state.delivered, warnings=state.warnings)
         self._queues.set(state.sink, after)
 
     async def count(self, spool: Spool) -> None:
@@ -68,6 +77,7 @@ class StorageReports:
         for sink, waiting in backlog.sinks.items():
             before = self._queues.get(sink) or _IDLE
             after = replace(before, size_bytes=waiting.size_bytes, oldest_at=waiting.oldest_at)
+            after = replace(after, dead_letters=waiting.dead_letters)
             if sink is Sink.POSTGRESQL:
                 after = replace(after, records=waiting.entries)
             else:
@@ -76,14 +86,16 @@ class StorageReports:
         state = SpoolState(
             backlog.size_bytes, backlog.quota_bytes, backlog.accepted, backlog.refused, dict(backlog.lost)
         )
-        self._tell_losses(self._queues.spool or replace(state, refused=0), state)
+        if self._queues.spool is None:  # what was lost before this start is no news
+            self._told = {name: (number, -_TELL_EVERY_S) for name, number in state.lost.items()}
         self._queues.spool = state
-        self._queues.set("spool", replace(_IDLE, dead_letters=backlog.dead_letters, size_bytes=backlog.size_bytes))
+        for name, number in {**state.lost, "refused": state.refused}.items():
+            self._tell_loss(name, number)
+        self._queues.set("spool", replace(_IDLE, size_bytes=backlog.size_bytes))
 
-    def _tell_losses(self, before: SpoolState, now: SpoolState) -> None:
-        """Say once a second at most what was dropped since; not what an operator took out."""
-        for name, text in _LOSSES.items():
-            if (number := now.lost.get(name, 0) - before.lost.get(name, 0)) > 0:
-                _log.warning(text, number)
-        if now.refused > before.refused:
-            _log.error("The spool has refused %d entries: it is full, or its disk fails", now.refused - before.refused)
+    def _tell_loss(self, name: str, number: int) -> None:
+        """Say at once what was lost for the first time, then once a minute how much it was since."""
+        told, told_s = self._told.get(name, (0, -_TELL_EVERY_S))
+        if name in _LOSSES and number > told and time.monotonic() - told_s >= _TELL_EVERY_S:
+            self._told[name] = (number, time.monotonic())
+            _log.warning("%s: %d since this was told last", _LOSSES[name], number - told)

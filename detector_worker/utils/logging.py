@@ -43,6 +43,7 @@ def setup_logging(level: str | int = "INFO", *, folder: Path | None = None, json
     """
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     if folder is not None:
+        (folder / _FILE_NAME).touch(mode=0o600)
         handlers.append(
             logging.handlers.RotatingFileHandler(
                 folder / _FILE_NAME, maxBytes=_MAX_FILE_BYTES, backupCount=_KEPT_FILES, encoding="utf-8"

@@ -22,9 +22,15 @@ def new_manager(*, memory_budget_bytes: int = 1 << 30) -> ModelManager:
     return ModelManager(runtime(), memory_budget_bytes=memory_budget_bytes)
 
 
+@cache
+def shared_manager() -> ModelManager:
+    """One for tests that care for what networks see, not for how they are kept: each is compiled once."""
+    return new_manager()
+
+
 def new_loader(cache_dir: Path, *, manager: ModelManager | None = None, **source: Any) -> PipelineLoader:
-    """A loader that unpacks into ``cache_dir``."""
-    return PipelineLoader(manager or new_manager(), new_source(cache_dir, **source))
+    """A loader that unpacks into ``cache_dir``; without a manager it has the shared one."""
+    return PipelineLoader(manager or shared_manager(), new_source(cache_dir, **source))
 
 
 def model_config(path: Path, model_type: str = "detection", **settings: Any) -> ModelConfig:

@@ -10,7 +10,15 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["SQUARE_PX", "Square", "TinyClip", "read_frame_number", "write_noisy_clip", "write_tiny_clip"]
+__all__ = [
+    "SQUARE_PX",
+    "Square",
+    "TinyClip",
+    "read_frame_number",
+    "write_large_clip",
+    "write_noisy_clip",
+    "write_tiny_clip",
+]
 
 SQUARE_PX: Final = 64
 _CELL_PX: Final = 16
@@ -109,6 +117,23 @@ def write_noisy_clip(path: Path, *, frames: int = 12, gop: int = 12) -> Path:
             frame = av.VideoFrame.from_ndarray(rng.integers(0, 255, (480, 640, 3), np.uint8), format="bgr24")
             frame.pts = number
             container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def write_large_clip(path: Path, *, codec: str = "libx264") -> Path:
+    """Write a film of one plain picture of 6400x6272: a little more than is allowed."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=1)
+        assert isinstance(stream, av.VideoStream)
+        stream.width, stream.height = 6400, 6272
+        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        stream.options = {"preset": "ultrafast"} if codec == "libx264" else {}
+        frame = av.VideoFrame(6400, 6272, stream.pix_fmt)
+        for plane in frame.planes:
+            plane.update(bytes(plane.buffer_size))
+        frame.pts = 0
+        container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return path
 

@@ -106,7 +106,8 @@ class EmbeddedServer(ABC):
                 self._notify(self.name, ServiceState("starting", pid=self.pid))
         elif (code := self._process.poll()) is not None:
             self._process = None
-            raise self._error(f"exit code {code}: {last_words(self.log)}")
+            words = last_words(self.log) if code >= 0 else "its log cannot know why"
+            raise self._error(f"exit code {code}: {words}")
         elif self.is_ready:
             self.backoff.note_success(now_s)
         elif self._takes_work():

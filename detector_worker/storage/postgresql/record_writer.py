@@ -64,9 +64,9 @@ async def _claim(connection: PoolConnectionProxy, keys: Sequence[str]) -> Collec
         ) from exc
 
 
-async def prune_delivered(connection: PoolConnectionProxy) -> None:
-    """Forget keys whose entries can no longer be delivered a second time."""
-    await connection.execute(_PRUNE)
+async def prune_delivered(connection: PoolConnectionProxy) -> bool:
+    """Forget some keys whose entries can no longer be delivered a second time; False: there are no more of them."""
+    return await connection.execute(_PRUNE) != "DELETE 0"
 
 
 async def _known_part(tables: Tables, patch: PatchRecord) -> UpdateRecord | None:

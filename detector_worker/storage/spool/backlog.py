@@ -19,6 +19,7 @@ class SinkBacklog:
 
     entries: int = 0
     size_bytes: int = 0
+    dead_letters: int = 0
     oldest_at: float | None = None
 
 
@@ -57,10 +58,11 @@ def read_backlog(connection: sqlite3.Connection, quota_bytes: int, *, accepted: 
     totals = connection.execute("SELECT kind, is_dead, entries, size_bytes FROM totals").fetchall()
     oldest = {sink: connection.execute(_OLDEST_AT, (sink,)).fetchone() for sink in Sink}
     waiting = {kind: (number, size) for kind, is_dead, number, size in totals if not is_dead}
+    dead = {kind: number for kind, is_dead, number, _ in totals if is_dead}
     return Backlog(
-        sinks={sink: _of_sink(sink, waiting, oldest[sink]) for sink in Sink},
+        sinks={sink: _of_sink(sink, waiting, dead, oldest[sink]) for sink in Sink},
         pictures=waiting.get(StoreImage.__name__, _NOTHING)[0],
-        dead_letters=sum(number for _, is_dead, number, _ in totals if is_dead),
+        dead_letters=sum(dead.values()),
         size_bytes=sum(size for *_, size in totals),
         quota_bytes=quota_bytes,
         lost=dict(connection.execute("SELECT name, value FROM counts")),
@@ -69,7 +71,9 @@ def read_backlog(connection: sqlite3.Connection, quota_bytes: int, *, accepted: 
     )
 
 
-def _of_sink(sink: Sink, waiting: Mapping[str, tuple[int, int]], oldest: tuple[float] | None) -> SinkBacklog:
-    figures = [waiting.get(kind.__name__, _NOTHING) for kind in get_args(Delivery) if kind.sink is sink]
-    entries, size_bytes = (sum(column) for column in zip(*figures, strict=True))
-    return SinkBacklog(entries, size_bytes, oldest[0] if oldest else None)
+def _of_sink(
+    sink: Sink, waiting: Mapping[str, tuple[int, int]], dead: Mapping[str, int], oldest: tuple[float] | None
+) -> SinkBacklog:
+    kinds = [kind.__name__ for kind in get_args(Delivery) if kind.sink is sink]
+    entries, size_bytes = (sum(column) for column in zip(*(waiting.get(kind, _NOTHING) for kind in kinds), strict=True))
+    return SinkBacklog(entries, size_bytes, sum(dead.get(kind, 0) for kind in kinds), oldest[0] if oldest else None)

@@ -13,7 +13,7 @@ import logging
 import sqlite3
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -70,10 +70,12 @@ class SpoolFile:
         def connect() -> tuple[str | None, sqlite3.Connection, sqlite3.Connection, sqlite3.Connection]:
             self.room.move_in()
             damage = mend_if_damaged(self._path)
+            self._path.touch(mode=0o600)  # pictures and plates; SQLite gives its other files the same mode
+            self._path.chmod(0o600)
             writer = self._connect()
             try:
                 writer.execute("PRAGMA journal_mode = WAL")
-                writer.execute(f"PRAGMA wal_autocheckpoint = {self.room.log_bytes // 4096}")
+                writer.execute("PRAGMA wal_autocheckpoint = 0")
                 writer.execute(f"PRAGMA journal_size_limit = {self.room.log_bytes}")
                 writer.execute("PRAGMA secure_delete = OFF")  # some builds write zeros over all that is forgotten
                 bring_up_to_date(writer, where=str(self._path))
@@ -168,31 +170,41 @@ class SpoolFile:
             group.append(self._pending.popleft())
             size_bytes += group[-1].size_bytes
         is_durable = bool(group)
-        if not group and self._forgetting:
-            group = [self._forgetting.popleft()]
+        if self._forgetting:  # one at a time, also beside those who write: they may never pause
+            group.append(self._forgetting.popleft())
         if group:
-            connection.execute(f"PRAGMA synchronous = {'FULL' if is_durable else 'NORMAL'}")
-            outcomes = self._commit(connection, group)
-            if not is_durable:  # nobody waits for the disk
-                self.room.restore_ballast()
+            try:
+                connection.execute(f"PRAGMA synchronous = {'FULL' if is_durable else 'NORMAL'}")
+                outcomes = self._commit(connection, group)
+            except Exception as exc:  # noqa: BLE001 - the thread's boundary: whatever happens, everybody gets an answer
+                with contextlib.suppress(sqlite3.Error):
+                    connection.execute("ROLLBACK")
+                outcomes = [self._error(exc)] * len(group)
+            self.room.restore_ballast()
             with contextlib.suppress(RuntimeError):  # the loop is gone: nobody waits any more
                 loop.call_soon_threadsafe(_settle, group, outcomes)
                 self._note_logged(size_bytes + _COMMIT_BYTES)
 
     def _note_logged(self, size_bytes: int) -> None:
+        """Have the log tidied up now and then; where that does not keep up, wait for it."""
         self._logged_bytes += size_bytes
         if self._logged_bytes >= self.room.log_bytes // 4 and self._tidier is not None:
             self._logged_bytes = 0
-            self._tidying.submit(_tidy_up, self._tidier)
+            tidying = self._tidying.submit(self.room.tidy_up, self._tidier)
+            if self.room.log_is_long():
+                wait([tidying], timeout=_BUSY_S)
 
     def _commit(self, connection: sqlite3.Connection, group: Sequence[_Job]) -> list[Any]:
         """Return the value of each job, or a `ServiceError` in its place."""
         try:
             return self._transact(connection, group)
         except Exception as exc:  # noqa: BLE001 - the thread's boundary: whatever happens, it must go on
+            code = getattr(exc, "sqlite_errorcode", 0) & 0xFF
+            if code == sqlite3.SQLITE_BUSY:  # another process holds it: none of them would fare better alone
+                return [self._error(exc)] * len(group)
             if len(group) > 1:
                 return [outcome for job in group for outcome in self._commit(connection, [job])]
-            if not _is_full(exc):
+            if code != sqlite3.SQLITE_FULL:
                 return [self._error(exc)]
         try:
             self.room.relieve(connection, group[0].size_bytes)
@@ -211,16 +223,6 @@ class SpoolFile:
                 connection.execute("ROLLBACK")  # SQLite may have done so by itself
             raise
         return values
-
-
-def _tidy_up(connection: sqlite3.Connection) -> None:
-    """Bring what is in the log into the file; what is written meanwhile is left for the next time."""
-    with contextlib.suppress(sqlite3.Error):  # a full disk is found by those who write
-        connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
-
-
-def _is_full(exc: Exception) -> bool:
-    return isinstance(exc, sqlite3.Error) and exc.sqlite_errorcode == sqlite3.SQLITE_FULL
 
 
 def _settle(group: Sequence[_Job], outcomes: Sequence[Any]) -> None:

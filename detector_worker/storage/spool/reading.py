@@ -20,8 +20,11 @@ __all__ = ["QueuedEntry", "read_next"]
 _PICTURE: Final = StoreImage.__name__
 _COLUMNS: Final = "seq, size_bytes, created_at, key, visit_id, kind, payload"
 _NEXT: Final = f"""
-SELECT {_COLUMNS} FROM entries
-WHERE sink = ? AND dead_reason IS NULL AND seq > ? AND (expires_at IS NULL OR expires_at > ?) ORDER BY seq LIMIT ?
+SELECT {_COLUMNS} FROM (
+  SELECT *, sum(length(payload)) OVER (ORDER BY seq) - length(payload) AS before_it FROM (
+    SELECT * FROM entries
+    WHERE sink = ? AND dead_reason IS NULL AND seq > ? AND (expires_at IS NULL OR expires_at > ?) ORDER BY seq LIMIT ?))
+WHERE before_it < ?
 """  # noqa: S608 - our own names
 _NEXT_AS_JSON: Final = f"""
 SELECT '[' || coalesce(group_concat(
@@ -48,7 +51,8 @@ def read_next(
     found: list[QueuedEntry] = []
     unreadable: dict[int, str] = {}
     room_bytes = max_bytes
-    for seq, size_bytes, created_at, key, visit_id, kind, payload in _rows(connection, sink, after, max_entries):
+    rows = _rows(connection, (sink, after, time.time(), max_entries, max_bytes))
+    for seq, size_bytes, created_at, key, visit_id, kind, payload in rows:
         room_bytes -= size_bytes
         if room_bytes < 0 and found:
             break
@@ -64,8 +68,7 @@ def read_next(
     return found, unreadable
 
 
-def _rows(connection: sqlite3.Connection, sink: Sink, after: int, max_entries: int) -> Iterator[Any]:
-    values = (sink, after, time.time(), max_entries)
+def _rows(connection: sqlite3.Connection, values: tuple[object, ...]) -> Iterator[Any]:
     (text,) = connection.execute(_NEXT_AS_JSON, values).fetchone()
     try:
         yield from orjson.loads(text)

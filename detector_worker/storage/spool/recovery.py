@@ -6,6 +6,7 @@ way that leads to them, the table's own tree and each index, from both ends: a b
 
 import contextlib
 import os
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -16,6 +17,8 @@ from detector_worker.storage.spool.schema import bring_up_to_date
 
 __all__ = ["mend_if_damaged"]
 
+_HEADER_BYTES: Final = 100
+_PAGE_BYTES: Final = 4096
 # By table: the ways to its rows, as the conditions and orders for which SQLite reads the table or one index alone.
 _WAYS: Final = {
     "entries": (("true", "rowid"), ("true", "key"), ("dead_reason IS NULL", "sink"), ("dead_reason NOT NULL", "seq")),
@@ -42,13 +45,17 @@ def mend_if_damaged(path: Path) -> str | None:
     fault = _fault(path) if path.exists() else None
     if fault is None:
         return None
-    fresh = path.with_name(path.name + ".recovering")
-    _remove(fresh)
-    with contextlib.closing(sqlite3.connect(fresh, isolation_level=None)) as connection:
-        bring_up_to_date(connection, where=str(fresh))
-        rescued = _copy_rows(path, connection)
-    aside = path.with_name(f"{path.name}.damaged-{datetime.now(UTC):%Y%m%dT%H%M%S.%f}")
-    _exchange(path, fresh, aside)
+    fresh, patched = (path.with_name(path.name + end) for end in (".recovering", ".patched"))
+    try:
+        rescued = _rescue(path, fresh)
+        if not rescued["entries"]:  # perhaps no more is wrong than the header, or the end is missing
+            _patch(path, patched)
+            rescued = _rescue(patched, fresh)
+        aside = path.with_name(f"{path.name}.damaged-{datetime.now(UTC):%Y%m%dT%H%M%S.%f}")
+        _exchange(path, fresh, aside)
+    finally:
+        _remove(fresh)
+        _remove(patched)
     return (
         f"The spool's file was damaged ({fault}): {rescued['entries']} entries and {rescued['visits']} visits could be "
         f"read and were taken over; the damaged file is kept as {aside.name}"
@@ -67,6 +74,36 @@ def _fault(path: Path) -> str | None:
     return None if verdict == "ok" else " ".join(verdict.split())[:200]
 
 
+def _rescue(path: Path, fresh: Path) -> dict[str, int]:
+    """Make a new file with all that can be read of a damaged one."""
+    _remove(fresh)
+    with contextlib.closing(sqlite3.connect(fresh, isolation_level=None)) as connection:
+        bring_up_to_date(connection, where=str(fresh))
+        return _copy_rows(path, connection)
+
+
+def _patch(path: Path, patched: Path) -> None:
+    """Copy a file, with the header that a spool has, and as many pages as its size says, rounded up."""
+    with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        bring_up_to_date(connection, where=str(path))
+        header = bytearray(connection.serialize()[:_HEADER_BYTES])
+    shutil.copyfile(path, patched)
+    pages = max(-(-path.stat().st_size // _PAGE_BYTES), _pages_told(path))
+    header[28:32] = pages.to_bytes(4, "big")  # the size in pages, valid where the two counters of changes agree
+    header[92:96] = header[24:28]
+    with patched.open("r+b") as file:
+        file.write(header)
+        file.truncate(pages * _PAGE_BYTES)
+
+
+def _pages_told(path: Path) -> int:
+    """Return how many pages a file's own header tells, if it is one that can be believed."""
+    with path.open("rb") as file:
+        header = file.read(_HEADER_BYTES)
+    told = int.from_bytes(header[28:32], "big") if header.startswith(b"SQLite format 3") else 0
+    return told if told * _PAGE_BYTES < 100 * max(path.stat().st_size, _PAGE_BYTES) else 0
+
+
 def _copy_rows(path: Path, target: sqlite3.Connection) -> dict[str, int]:
     """Copy every row that can be read and that the target takes; return how many of each table."""
     rescued = dict.fromkeys(_WAYS, 0)
@@ -76,7 +113,7 @@ def _copy_rows(path: Path, target: sqlite3.Connection) -> dict[str, int]:
             common = [name for name in _columns(target, table) if name in _columns(source, table)]
             insert = f"INSERT INTO {table} ({', '.join(common)}) VALUES ({', '.join('?' * len(common))})"  # noqa: S608 - our own names
             for row in _rows(source, table, common):
-                with contextlib.suppress(sqlite3.Error):  # a value that no such row may have
+                with contextlib.suppress(sqlite3.IntegrityError):  # a value that no such row may have
                     target.execute(insert, row)
                     rescued[table] += 1
         target.execute("COMMIT")

@@ -8,6 +8,7 @@ import contextlib
 import os
 import shutil
 import sqlite3
+import threading
 from pathlib import Path
 from typing import Final
 
@@ -31,8 +32,15 @@ _PLENTY_BYTES: Final = 256 << 20
 _TOTAL: Final = "SELECT coalesce(sum(size_bytes), 0) FROM totals"
 _OLDEST_PICTURES: Final = "SELECT seq, size_bytes FROM entries WHERE kind = 'StoreImage' ORDER BY seq"
 # Whole visits: an update whose record was dropped could never be delivered. Keys begin with their visit's id.
+# Of those that wait and of the dead letters, each by its own index.
 _OLDEST_VISIT: Final = """
-SELECT seq, visit_id FROM entries WHERE sink = 'postgresql' AND kind <> 'EnsureTables' ORDER BY seq LIMIT 1
+SELECT * FROM (
+  SELECT seq, visit_id FROM entries
+  WHERE sink = 'postgresql' AND dead_reason IS NULL AND kind <> 'EnsureTables' ORDER BY seq LIMIT 1)
+UNION ALL SELECT * FROM (
+  SELECT seq, visit_id FROM entries
+  WHERE dead_reason IS NOT NULL AND sink = 'postgresql' AND kind <> 'EnsureTables' ORDER BY seq LIMIT 1)
+ORDER BY seq LIMIT 1
 """
 _DROP_VISIT: Final = """
 DELETE FROM entries WHERE seq = ?1 OR (key > ?2 || ':' AND key < ?2 || ';' AND sink = 'postgresql')
@@ -56,6 +64,8 @@ class SpoolRoom:
     def __init__(self, path: Path, *, quota_bytes: int) -> None:
         """``path``: of the spool's file; the ballast lies beside it. ``quota_bytes``: of all entries together."""
         self._path, self._ballast = path, path.with_name(path.name + ".ballast")
+        self._log = path.with_name(path.name + "-wal")
+        self._tidying = threading.Lock()
         self.quota_bytes = quota_bytes
         self.log_bytes = _LOG_BYTES
         """What SQLite's log may grow to before those who write must wait for it."""
@@ -66,6 +76,8 @@ class SpoolRoom:
         Raises:
             ServiceError: They are more than the quota, or nothing is left that may be dropped.
         """
+        if not size_bytes:  # nothing must be in the way of what makes room
+            return
         over_bytes = connection.execute(_TOTAL).fetchone()[0] + size_bytes - self.quota_bytes
         if over_bytes > 0 and _drop(connection, over_bytes + self.quota_bytes // _SLACK) < over_bytes:
             raise ServiceError(
@@ -73,7 +85,7 @@ class SpoolRoom:
                 where="spool.quota_mb",
                 mend="See why nothing is delivered (`detector-worker spool status`), or raise the quota.",
             )
-        over_bytes = self._over_disk_bytes(connection) + size_bytes if size_bytes else 0
+        over_bytes = self._over_disk_bytes(connection) + size_bytes
         if over_bytes > 0 and _drop(connection, over_bytes) < over_bytes:
             raise ServiceError(
                 "The disk of the spool is full, and nothing is left that may be dropped",
@@ -87,14 +99,14 @@ class SpoolRoom:
         The log must always find room: where it can neither grow nor be brought into the file, nothing can be deleted
         either, not even what was delivered.
         """
-        free_bytes = shutil.disk_usage(self._path.parent).free
-        if free_bytes > _PLENTY_BYTES:
+        usage = shutil.disk_usage(self._path.parent)
+        free_bytes = usage.free if usage.total else _PLENTY_BYTES
+        if free_bytes >= _PLENTY_BYTES:
             return -free_bytes
         page_bytes, pages, unused = (
             connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_size", "page_count", "freelist_count")
         )
-        log = self._path.with_name(self._path.name + "-wal")
-        ours_bytes = free_bytes + pages * page_bytes + (log.stat().st_size if log.exists() else 0)
+        ours_bytes = free_bytes + pages * page_bytes + (self._log.stat().st_size if self._log.exists() else 0)
         return int((pages - unused) * page_bytes - (ours_bytes - min(2 * self.log_bytes, ours_bytes // 2)))
 
     def relieve(self, connection: sqlite3.Connection, size_bytes: int) -> None:
@@ -104,16 +116,34 @@ class SpoolRoom:
             sqlite3.Error: Not even that is possible.
         """
         self._ballast.unlink(missing_ok=True)
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        if size_bytes:
-            connection.execute("BEGIN IMMEDIATE")
-            _drop(connection, max(2 * size_bytes, _LEAST_RELEASE_BYTES))
-            connection.execute("COMMIT")
+        with self._tidying:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            if size_bytes:
+                connection.execute("BEGIN IMMEDIATE")
+                try:
+                    _drop(connection, max(2 * size_bytes, _LEAST_RELEASE_BYTES))
+                    connection.execute("COMMIT")
+                except BaseException:
+                    connection.execute("ROLLBACK")
+                    raise
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def tidy_up(self, connection: sqlite3.Connection) -> None:
+        """Bring what is in the log into the file, beside those who write; what they add meanwhile waits.
+
+        Never two at a time: SQLite before 3.51.3 may then take old pages of the log for new ones.
+        """
+        with self._tidying, contextlib.suppress(sqlite3.Error):  # a full disk is found by those who write
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+    def log_is_long(self) -> bool:
+        """True where the log has grown beyond what it may."""
+        return self._log.exists() and self._log.stat().st_size > self.log_bytes
 
     def move_in(self) -> None:
         """Look how large the disk is, and lay down the ballast; the folder is there."""
-        self.log_bytes = min(_LOG_BYTES, shutil.disk_usage(self._path.parent).total // _LOG_SHARE)
+        total_bytes = shutil.disk_usage(self._path.parent).total or _PLENTY_BYTES  # some file systems do not say
+        self.log_bytes = min(_LOG_BYTES, total_bytes // _LOG_SHARE)
         self.restore_ballast()
 
     def restore_ballast(self) -> None:

@@ -10,6 +10,7 @@ import contextlib
 import logging
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -29,7 +30,7 @@ __all__ = ["QueuedEntry", "Spool"]
 _log: Final = logging.getLogger(__name__)
 _ENTRY_BYTES: Final = 500  # what an entry takes on disk besides its contents: measured, rounded up
 _LOOK_AGAIN_S: Final = 1.0
-_MANY_PER_S: Final = 1_000
+_MANY_PER_S: Final = 500
 _FORGET_AT_ONCE: Final = 250
 _INSERT: Final = """
 INSERT INTO entries (key, sink, visit_id, created_at, expires_at, kind, payload, picture, size_bytes)
@@ -38,12 +39,14 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING
 _FORGET: Final = "DELETE FROM entries WHERE seq IN (SELECT value FROM json_each(?))"
 _EXPIRED: Final = "DELETE FROM entries WHERE expires_at <= ? AND dead_reason IS NULL"
 _BURY: Final = "UPDATE entries SET dead_reason = ?, dead_at = ?, attempts = attempts + ? WHERE seq = ?"
+# A run that is made again after a crash is the last: it may have been what has crashed.
 _KEEP_VISIT: Final = """
 INSERT INTO visits (payload, last_seen_at, is_complete, record_id, subscription_id) VALUES (?, ?, ?, ?, ?)
-ON CONFLICT (record_id) DO UPDATE SET payload = excluded.payload, last_seen_at = excluded.last_seen_at
+ON CONFLICT (record_id) DO UPDATE SET payload = excluded.payload, last_seen_at = excluded.last_seen_at, is_complete = 1
 """
 _REFRESH_VISIT: Final = """
-UPDATE visits SET payload = ?, last_seen_at = ?, is_complete = max(is_complete, ?) WHERE record_id = ?
+UPDATE visits SET payload = CASE WHEN ?2 >= last_seen_at THEN ?1 ELSE payload END,
+  last_seen_at = max(last_seen_at, ?2), is_complete = max(is_complete, ?3) WHERE record_id = ?4
 """
 _NEXT_SEQUENCE: Final = """
 INSERT INTO sequences (subscription_id, value) VALUES (?, 1)
@@ -57,7 +60,9 @@ class Spool:
     def __init__(self, path: Path, *, quota_bytes: int = DEFAULT_QUOTA_BYTES) -> None:
         self.file = SpoolFile(path, quota_bytes=quota_bytes)
         self._news = {sink: asyncio.Event() for sink in Sink}
-        self._accepted = self._refused = 0
+        self.accepted: Counter[Sink] = Counter()
+        """Entries since the start, by sink."""
+        self._refused = 0
         self._second, self._in_this_second, self._in_the_last = 0, 0, 0
 
     async def start(self) -> None:
@@ -84,23 +89,26 @@ class Spool:
         rows = [_row(entry) for entry in entries]
         visits = [] if visit is None else [(*_visit_row(visit), visit.subscription_id)]
 
-        def insert(connection: sqlite3.Connection) -> int:
-            taken = connection.executemany(_INSERT, rows).rowcount
+        def insert(connection: sqlite3.Connection) -> None:
+            connection.executemany(_INSERT, rows)
             connection.executemany(_KEEP_VISIT, visits)
             if also is not None:
                 also(connection)
-            return taken
 
         def tell() -> None:
             self.wake(*{entry.sink for entry in entries})
 
         try:
-            taken = await self.file.write(insert, on_commit=tell, size_bytes=sum(row[-1] for row in rows))
+            await self.file.write(insert, on_commit=tell, size_bytes=sum(row[-1] for row in rows))
         except ServiceError:
             self._refused += len(entries)
             raise
-        self._accepted += max(0, taken)
-        self._count_second(max(0, taken))
+        self.accepted.update(entry.sink for entry in entries)
+        self._count_second(len(entries))
+
+    def insert(self, connection: sqlite3.Connection, entries: Sequence[SpoolEntry]) -> None:
+        """Add entries from within an ``also``; whoever waits for them is to be woken."""
+        connection.executemany(_INSERT, [_row(entry) for entry in entries])
 
     @property
     def is_in_use(self) -> bool:
@@ -151,7 +159,7 @@ class Spool:
 
         def look(connection: sqlite3.Connection) -> Backlog:
             quota_bytes = self.file.room.quota_bytes
-            return read_backlog(connection, quota_bytes, accepted=self._accepted, refused=self._refused)
+            return read_backlog(connection, quota_bytes, accepted=self.accepted.total(), refused=self._refused)
 
         return await self.file.read(look)
 

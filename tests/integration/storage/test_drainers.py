@@ -287,6 +287,9 @@ class StuckSink:
         await self.aborted.wait()
         return ()
 
+    async def probe(self) -> None:
+        pass
+
     def abort(self) -> None:
         self.aborted.set()
 
@@ -307,6 +310,48 @@ async def test_a_stuck_sink_holds_up_neither_the_other_one_nor_the_stop(
     assert list(await brands(cars)) == [record_id]
 
 
+async def test_a_server_that_is_away_is_noticed_although_nothing_waits(spool: Spool, tmp_path: Path) -> None:
+    nobody = RedisSink(RedisClient(f"unix://{tmp_path}/nobody"), clock=SystemClock())
+
+    async with draining(spool, nobody) as log:
+        await wait_until(lambda: log.states)
+
+    assert not log.states[0].is_up
+
+
+class StumblingSink:
+    """A receiver that has a bug, and shows it with one entry."""
+
+    sink = Sink.POSTGRESQL
+    warnings: tuple[str, ...] = ()
+
+    def __init__(self) -> None:
+        self.taken: list[str] = []
+
+    async def deliver(self, entries: Sequence[SpoolEntry]) -> Collection[str]:
+        if any(entry.visit_id == "odd" for entry in entries):
+            raise ZeroDivisionError
+        self.taken += [entry.key for entry in entries]
+        return ()
+
+    async def probe(self) -> None:
+        pass
+
+    def abort(self) -> None:
+        pass
+
+
+async def test_an_entry_that_nobody_foresaw_does_not_hold_up_the_others_for_ever(spool: Spool) -> None:
+    sink = StumblingSink()
+    await spool.accept([creation("a"), creation("odd"), creation("b")])
+
+    async with draining(spool, sink):
+        await until_empty(spool)
+
+    assert sink.taken == ["a:create", "b:create"]
+    assert (await spool.backlog()).sinks[Sink.POSTGRESQL].dead_letters == 1
+
+
 class SlowSink:
     """A receiver that takes a fifth of a second for each batch."""
 
@@ -320,6 +365,9 @@ class SlowSink:
         await asyncio.sleep(0.2)
         self.taken += [entry.key for entry in entries]
         return ()
+
+    async def probe(self) -> None:
+        pass
 
     def abort(self) -> None:
         pass

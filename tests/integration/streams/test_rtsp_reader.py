@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from support.rtsp_peer import SDP, deaf_camera, ok, parse_camera, rtsp_peer, trap
-from support.tiny_clip import TinyClip, read_frame_number, write_tiny_clip
+from support.tiny_clip import TinyClip, read_frame_number, write_large_clip, write_tiny_clip
 from support.unread_file import unread_file
 from support.waiting import wait_until
 
@@ -282,8 +282,7 @@ async def test_pictures_of_another_size_in_mid_stream_are_delivered_as_they_are(
 
 @pytest.fixture(scope="module")
 def too_large(tmp_path_factory: pytest.TempPathFactory) -> Clip:
-    film = write_tiny_clip(tmp_path_factory.mktemp("large") / "film.mp4", wh=(6400, 6272), fps=1, seconds=1)
-    return Clip.load(film.path)
+    return Clip.load(write_large_clip(tmp_path_factory.mktemp("large") / "film.mp4"))
 
 
 async def test_a_camera_with_pictures_that_are_too_large_is_refused(too_large: Clip, new_reader: _NewReader) -> None:

@@ -43,7 +43,7 @@ def from_environment(**variables: str) -> Configuration:
         ("ENGINE__GROUPS", "0", ("engine.groups", "'0'", "1")),
         ("ACCESS__ORIGINS", "desk.example", ("access.origins", "desk.example", "https?://")),
         ("LOGGING__LEVEL", "loud", ("logging.level", "'LOUD'", "'WARNING'")),
-        ("SPOOL__DRAIN_SECONDS", "60", ("spool.drain_seconds", "'60'", "5")),
+        ("SPOOL__DRAIN_SECONDS", "60", ("spool.drain_seconds", "'60'", "4")),
         ("SERVER__HOST", "0.0.0.0", ("server.host", "'0.0.0.0'", "access.tokens", "allow_anonymous_network")),  # noqa: S104 - a host to be checked
         ("REDIS__URL", "http://a:Kanarienvogel@b", ("redis.url", "***", "rediss://")),
         ("DATABASE", "postgres://a:Kanarienvogel@b", ("database", "must be an object")),

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 from support.assets import assets_dir
-from support.loading import model_config, new_manager
+from support.loading import model_config, shared_manager
 from support.tiny_models import ALPHABET, BGR, squares_image, tiny_classifier, tiny_detector, tiny_text_reader
 
 from detector_worker.core.entities import Detections
@@ -27,7 +27,7 @@ def load_detector(tmp_path: Path) -> Loading:
     ) -> YOLODetector:
         path = tmp_path / "tiny_detector.onnx"
         path.write_bytes(tiny_detector(hw))
-        return await YOLODetector.load_model(new_manager(), model_config(path, **settings), wanted_classes=wanted)
+        return await YOLODetector.load_model(shared_manager(), model_config(path, **settings), wanted_classes=wanted)
 
     return load
 
@@ -38,7 +38,7 @@ def load_classifier(tmp_path: Path) -> Loading:
         path = tmp_path / "tiny_classifier.onnx"
         path.write_bytes(tiny_classifier())
         return await YOLODetector.load_model(
-            new_manager(), model_config(path, "classification", output=output, **settings)
+            shared_manager(), model_config(path, "classification", output=output, **settings)
         )
 
     return load
@@ -50,7 +50,7 @@ def load_text_reader(tmp_path: Path) -> Loading:
         path = tmp_path / "tiny_text_reader.onnx"
         path.write_bytes(tiny_text_reader())
         settings = {"output": output, "alphabet": ALPHABET, **settings}
-        return await YOLODetector.load_model(new_manager(), model_config(path, "ocr", **settings))
+        return await YOLODetector.load_model(shared_manager(), model_config(path, "ocr", **settings))
 
     return load
 
@@ -286,7 +286,7 @@ async def test_misuse_is_a_clear_error(
 async def test_the_real_detector_agrees_with_its_description() -> None:
     """YOLOX-nano on a real frame: the way of the detector against cells read one by one from the raw output."""
     path = assets_dir() / "detector" / "yolox_nano.onnx"
-    detector = await YOLODetector.load_model(new_manager(), model_config(path, nms={"acrossClasses": True}))
+    detector = await YOLODetector.load_model(shared_manager(), model_config(path, nms={"acrossClasses": True}))
     with av.open(str(assets_dir() / "clip" / "traffic_side.mp4")) as clip:
         picture = next(frame for number, frame in enumerate(clip.decode(video=0)) if number == 160)
     frame = Frame(picture, camera_id="gate", frame_id=160, time_s=0.0, captured_at=0.0)
@@ -310,7 +310,7 @@ async def test_the_real_detector_agrees_with_its_description() -> None:
 async def test_the_real_plate_reader_reads_a_plate_and_is_unsure_of_one_that_no_eye_can_read() -> None:
     path = assets_dir() / "plate" / "cct_xs_v1_global.onnx"
     alphabet = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_"
-    reader = await YOLODetector.load_model(new_manager(), model_config(path, "ocr", alphabet=tuple(alphabet)))
+    reader = await YOLODetector.load_model(shared_manager(), model_config(path, "ocr", alphabet=tuple(alphabet)))
     clean = np.full((80, 320, 3), 235, np.uint8)
     cv2.putText(clean, "MH12DE14", (16, 60), cv2.FONT_HERSHEY_SIMPLEX, 1.8, (20, 20, 20), 5)
     # Of this car's plate a person can read no more than the beginning.

@@ -11,7 +11,7 @@ from detector_worker.simulator.clip import Clip
 from detector_worker.simulator.film import Film, FilmOrder, make_film
 from detector_worker.simulator.scenes.truth import SceneTruth
 
-ORDER = FilmOrder(seed=9, camera=1, vehicles=1, fps=5.0, shortest_stop_s=1.0, longest_stop_s=1.5)
+ORDER = FilmOrder(seed=9, camera=1, vehicles=1, fps=2.5, shortest_stop_s=1.0, longest_stop_s=1.5)
 
 
 @pytest.fixture(scope="module")

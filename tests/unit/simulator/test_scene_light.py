@@ -65,6 +65,11 @@ def test_one_light_turns_into_another_little_by_little() -> None:
     assert shares[2] == pytest.approx(ends[1], abs=1.5)
 
 
+def test_night_is_dark_and_rain_is_not_day() -> None:
+    day, rain, night = (luma(stage(light), []).mean() for light in ("day", "rain", "night"))
+    assert night < 0.9 * rain < 0.9 * day
+
+
 def test_it_is_the_same_place_in_any_light() -> None:
     def edges(name: LightName, *, light_changes: bool) -> NDArray[np.bool_]:
         picture = luma(stage(name, light_changes=light_changes), [])

@@ -161,6 +161,69 @@ async def test_a_visit_is_complete_from_the_end_of_its_run_on(spool: Spool) -> N
     assert await spool.live_visits("d;gate") == [replace(begun, is_complete=True)]
 
 
+async def test_a_run_that_is_made_again_after_a_crash_is_the_last(spool: Spool) -> None:
+    begun = SavedVisit("d;gate", visit("a"), 1.0, is_complete=False)
+    for _ in range(2):  # the second one is killed as well
+        await spool.accept([creation("a")], visit=begun)
+
+    assert [one.is_complete for one in await spool.live_visits("d;gate")] == [True]
+
+
+async def test_the_end_of_a_run_puts_no_old_place_over_a_newer_one(spool: Spool) -> None:
+    begun = SavedVisit("d;gate", visit("a", track_id=1), 1.0, is_complete=False)
+    await spool.accept([creation("a")], visit=begun)
+    later = SavedVisit("d;gate", visit("a", track_id=2), 5.0, is_complete=False)
+    await spool.save_visit(later)
+    await spool.save_visit(replace(begun, is_complete=True))
+
+    assert await spool.live_visits("d;gate") == [replace(later, is_complete=True)]
+
+
+async def test_what_was_delivered_is_forgotten_although_others_never_pause_to_write(spool: Spool) -> None:
+    await spool.accept([creation("a")])
+    (queued,) = await spool.oldest(Sink.POSTGRESQL, max_entries=1, max_bytes=1)
+    writing = True
+
+    async def write(number: int) -> None:
+        while writing:
+            await spool.next_sequence(str(number))
+
+    writers = [asyncio.ensure_future(write(number)) for number in range(50)]
+    await asyncio.sleep(0.1)
+    removed = await asyncio.wait_for(spool.remove([queued.seq]), 5)
+    writing = False
+    await asyncio.gather(*writers)
+
+    assert removed == 1
+
+
+async def test_a_value_that_sqlite_does_not_know_is_an_error_for_its_writer_alone(spool: Spool) -> None:
+    async def bad() -> None:
+        await spool.file.write(lambda connection: connection.execute("SELECT ?", (object(),)))
+
+    results = await asyncio.wait_for(asyncio.gather(bad(), spool.accept([creation("a")]), return_exceptions=True), 5)
+
+    assert [type(result) for result in results] == [ServiceError, type(None)]
+
+
+async def test_a_quota_below_what_waits_keeps_nobody_from_taking_things_out(tmp_path: Path) -> None:
+    spool = await reopened(tmp_path / "spool.db")
+    await spool.accept([publication(str(n), channel="c", message="m" * 1000, max_age_s=0) for n in range(50)])
+    await spool.stop()
+
+    spool = Spool(tmp_path / "spool.db", quota_bytes=10_000)
+    await spool.start()
+
+    assert await spool.drop_expired() == 50
+    await spool.stop()
+
+
+async def test_large_payloads_are_not_read_all_at_once(spool: Spool) -> None:
+    await spool.accept([creation(str(number), text="x" * 10_000) for number in range(20)])
+
+    assert 2 <= len(await spool.oldest(Sink.POSTGRESQL, max_entries=20, max_bytes=35_000)) <= 4
+
+
 async def test_concurrent_sequences_have_no_gap_and_no_double(spool: Spool) -> None:
     numbers = await asyncio.gather(*(spool.next_sequence("d;gate") for _ in range(2_500)))
 

@@ -126,6 +126,27 @@ async def test_what_is_no_spool_at_all_is_set_aside_and_a_new_one_begun(tmp_path
     await spool.stop()
 
 
+@pytest.mark.parametrize("damage", ["cut in the middle", "no header", "header of noise"])
+async def test_a_file_that_is_cut_off_or_lacks_its_header_is_read_all_the_same(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "spool.db"
+    await fill(path)
+    content = path.read_bytes()
+    match damage:
+        case "cut in the middle":
+            path.write_bytes(content[: len(content) // 2])
+        case "no header":
+            path.write_bytes(bytes(100) + content[100:])
+        case _:
+            path.write_bytes(random.Random(1).randbytes(100) + content[100:])
+
+    spool = await opened(path)
+
+    assert len(await creations(spool)) >= (VISITS if damage != "cut in the middle" else VISITS / 3)
+    assert integrity(path) == "ok"
+    assert not any(path.with_name(path.name + end).exists() for end in (".patched", ".recovering"))
+    await spool.stop()
+
+
 async def test_a_recovery_that_was_interrupted_begins_anew(tmp_path: Path) -> None:
     path = tmp_path / "spool.db"
     await fill(path)

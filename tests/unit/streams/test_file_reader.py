@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from av.bitstream import BitStreamFilterContext
 from support.assets import assets_dir
-from support.tiny_clip import Square, read_frame_number, write_tiny_clip
+from support.tiny_clip import Square, read_frame_number, write_large_clip, write_tiny_clip
 
 from detector_worker.core.clock import SystemClock
 from detector_worker.core.exceptions import StreamError
@@ -31,9 +31,7 @@ def _read_all(path: Path) -> list[Frame]:
 
 @pytest.fixture(scope="module")
 def too_large(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A film of one picture of 6400x6272: a little more than is allowed."""
-    path = tmp_path_factory.mktemp("large") / "film.h264"
-    return write_tiny_clip(path, wh=(6400, 6272), fps=1, seconds=1).path
+    return write_large_clip(tmp_path_factory.mktemp("large") / "film.h264")
 
 
 @pytest.mark.parametrize("b_frames", [0, 2])
@@ -122,7 +120,7 @@ def _copy(film: Path, to: Path, *, through: str = "null") -> Path:
 def test_a_film_with_pictures_that_are_too_large_is_refused(tmp_path: Path, too_large: Path) -> None:
     _assert_too_large(too_large)
     _assert_too_large(_copy(too_large, tmp_path / "film.mp4"))
-    _assert_too_large(write_tiny_clip(tmp_path / "film.avi", wh=(6400, 6272), fps=1, seconds=1, codec="mjpeg").path)
+    _assert_too_large(write_large_clip(tmp_path / "film.avi", codec="mjpeg"))
 
 
 def test_pictures_that_are_too_large_do_not_become_allowed_by_cropping(tmp_path: Path, too_large: Path) -> None:

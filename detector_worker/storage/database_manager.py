@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from itertools import count
 from typing import Final, Self, TypeVar
 from uuid import uuid4
 
@@ -132,7 +133,10 @@ class DatabaseManager:
 
 
 def _writing(entries: Sequence[SpoolEntry]) -> Operation[None]:
+    """Write entries; at a second attempt some of them may have been written at the first, or in an earlier life."""
+    attempts = count()
+
     async def write(connection: PoolConnectionProxy, tables: Tables) -> None:
-        await write_records(connection, tables, entries)
+        await write_records(connection, tables, entries, fresh=next(attempts) == 0)
 
     return write

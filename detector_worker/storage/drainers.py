@@ -20,7 +20,7 @@ from detector_worker.storage.spool.spool import QueuedEntry, Spool
 __all__ = ["Drainers", "SinkState"]
 
 _log: Final = logging.getLogger(__name__)
-_MAX_ENTRIES: Final = 1_000
+_MAX_ENTRIES: Final = 2_000
 _MAX_BYTES: Final = 8 << 20
 _GENTLE_ENTRIES: Final = 100
 _GENTLE_BYTES: Final = 1 << 20
@@ -221,8 +221,9 @@ class _Drainer:
         # What is too old stays for the one who drops and counts it.
         seqs = [queued.seq for queued in batch if queued.entry.key not in too_old]
         self._forgetting = asyncio.create_task(self._forget(seqs))
-        for queued in batch:
-            self._failures.pop(queued.seq, None)
+        if self._failures:
+            for queued in batch:
+                self._failures.pop(queued.seq, None)
         self._max_entries = min(_MAX_ENTRIES, 2 * self._max_entries)
         self._note_heard()
 

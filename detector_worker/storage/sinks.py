@@ -65,7 +65,7 @@ class PostgresqlSink:
         self._pruned_s = clock.monotonic_s()
 
     async def deliver(self, entries: Sequence[SpoolEntry]) -> Collection[str]:
-        for declares, run in groupby(entries, key=lambda entry: isinstance(entry.delivery, EnsureTables)):
+        for declares, run in groupby(entries, key=_declares):
             if declares:
                 for entry in run:
                     await self._declare(entry)
@@ -146,6 +146,10 @@ class RedisSink:
         for warning in set(warnings) - set(self._warnings):
             _logger.warning("%s", warning)
         self._surveyed, self._warnings = connections, warnings
+
+
+def _declares(entry: SpoolEntry) -> bool:
+    return isinstance(entry.delivery, EnsureTables)
 
 
 def _commands(entry: SpoolEntry, ahead_s: float) -> tuple[Command, ...]:

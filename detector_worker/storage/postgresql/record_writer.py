@@ -23,18 +23,30 @@ __all__ = ["prune_delivered", "write_records"]
 _Record = CreateRecord | UpdateRecord
 _CLAIM: Final = "INSERT INTO detector_worker.delivered (key) SELECT json_array_elements_text($1::json)"
 _CLAIM_SOME: Final = f"{_CLAIM} ON CONFLICT DO NOTHING RETURNING key"
+_CLAIMING: Final = "claimed AS (INSERT INTO detector_worker.delivered (key) SELECT json_array_elements_text(${}::json))"
 _PRUNE: Final = """
 DELETE FROM detector_worker.delivered WHERE key IN (
   SELECT key FROM detector_worker.delivered WHERE delivered_at < now() - interval '7 days' LIMIT 20000)
 """
 
 
-async def write_records(connection: PoolConnectionProxy, tables: Tables, entries: Sequence[SpoolEntry]) -> None:
-    """Write all of these records or raise, the driver's exceptions too; to be called inside a transaction."""
-    claimed = await _claim(connection, [entry.key for entry in entries])
+async def write_records(
+    connection: PoolConnectionProxy, tables: Tables, entries: Sequence[SpoolEntry], *, fresh: bool
+) -> None:
+    """Write all of these records or raise, the driver's exceptions too; to be called inside a transaction.
+
+    Args:
+        connection: In a transaction.
+        tables: What is known of them.
+        entries: Creations, updates and patches.
+        fresh: Take for granted that none was written before, as is mostly so: one statement less. Where one was, it is
+            a violation of our own key, to be tried again without.
+    """
+    claim = _as_json([entry.key for entry in entries]) if fresh else None
+    claimed = None if fresh else await _claim(connection, entries)
     writes = list[tuple[str, _Record]]()
     for entry in entries:
-        if entry.key not in claimed:
+        if claimed is not None and entry.key not in claimed:
             continue
         delivery = entry.delivery
         record = await _known_part(tables, delivery) if isinstance(delivery, PatchRecord) else delivery
@@ -42,19 +54,16 @@ async def write_records(connection: PoolConnectionProxy, tables: Tables, entries
             assert isinstance(record, _Record)
             writes.append((entry.visit_id, record))
     for group in _groups(writes):
-        await _write_alike(connection, await tables.existing(group[0].table), group)
+        await _write_alike(connection, await tables.existing(group[0].table), group, claim)
+        claim = None  # with the first statement
+    if claim is not None:
+        await connection.execute(_CLAIM, claim)
 
 
-async def _claim(connection: PoolConnectionProxy, keys: Sequence[str]) -> Collection[str]:
-    """Claim these keys, and return those that nobody has claimed before: mostly all, which is twice as quick to ask."""
-    asked = _as_json(keys)
+async def _claim(connection: PoolConnectionProxy, entries: Sequence[SpoolEntry]) -> Collection[str]:
+    """Claim the keys of entries, and return those that nobody has claimed before."""
     try:
-        try:
-            async with connection.transaction():  # a savepoint: a violation ends no more than this
-                await connection.execute(_CLAIM, asked)
-            return frozenset(keys)
-        except asyncpg.UniqueViolationError:
-            return {row[0] for row in await connection.fetch(_CLAIM_SOME, asked)}
+        return {row[0] for row in await connection.fetch(_CLAIM_SOME, _as_json([entry.key for entry in entries]))}
     except asyncpg.SyntaxOrAccessError as exc:  # our own table: no entry is to blame; a new pool looks after it
         raise TransientDatabaseError(
             f"The table detector_worker.delivered cannot be used: {exc}",
@@ -89,17 +98,24 @@ def _groups(writes: Iterable[tuple[str, _Record]]) -> list[list[_Record]]:
     for visit, record in writes:
         step = visit_steps.get(visit, 0)
         value = record.fields.get(record.key_field) if isinstance(record, CreateRecord) else record.key_value
-        if (key := as_text(value)) is not None:  # else the server makes the key
+        key = value if value.__class__ is str else as_text(value)  # a call for each record would be dear
+        if key is not None:  # else the server makes the key
             row = (record.table, record.key_field, key)
             step = max(step, row_steps.get(row, 0))
             row_steps[row] = step + 1
         visit_steps[visit] = step + 1
-        groups.setdefault((step, type(record), record.table, record.key_field, *record.fields), []).append(record)
+        shape = (step, record.__class__, record.table, record.key_field, *record.fields)
+        if shape in groups:
+            groups[shape].append(record)
+        else:
+            groups[shape] = [record]
     return [groups[place] for place in sorted(groups, key=itemgetter(0))]
 
 
-async def _write_alike(connection: PoolConnectionProxy, table: Table, records: Sequence[_Record]) -> None:
-    """Write records of one table, kind and set of fields with one statement.
+async def _write_alike(
+    connection: PoolConnectionProxy, table: Table, records: Sequence[_Record], claim: str | None
+) -> None:
+    """Write records of one table, kind and set of fields with one statement, which claims keys as well.
 
     Each statement tells whether the columns that it has written are of the types to which the values were cast: a cast
     to what a column was until a moment ago, such as integer, could change a value without a word.
@@ -108,33 +124,41 @@ async def _write_alike(connection: PoolConnectionProxy, table: Table, records: S
     if not names:
         raise DatabaseError("There is no field to write", where=f"table {table.name}", mend="Give the action fields.")
     values = [_as_json([record.fields[name] for record in records]) for name in names]
-    if isinstance(records[0], CreateRecord):
-        written = await connection.fetch(_insertion(table, names), *values)
-    else:
+    keys: list[str | None] = []
+    if isinstance(records[0], UpdateRecord):
         keys = [as_text(record.key_value) for record in records if isinstance(record, UpdateRecord)]
-        written = await connection.fetch(_completion(table, names, records[0].key_field), *values, _as_json(keys))
-        _require_rows(table, keys, {row[1] for row in written})
+        values.append(_as_json(keys))
+    claiming = _CLAIMING.format(len(values) + 1) if claim is not None else None
+    if isinstance(records[0], CreateRecord):
+        statement = _insertion(table, names, claiming)
+    else:
+        statement = _completion(table, names, records[0].key_field, claiming)
+    written = await connection.fetch(statement, *values, *([] if claim is None else [claim]))
+    _require_rows(table, keys, {row[1] for row in written} if keys else ())
     if not all(row[0] for row in written):
         raise OutdatedTablesError(
             "The columns' types have changed", where=f"table {table.name}", mend="It is tried again."
         )
 
 
-def _insertion(table: Table, names: Sequence[str]) -> str:
+def _insertion(table: Table, names: Sequence[str], claiming: str | None) -> str:
     """Return the statement that inserts; every identifier is the catalogue's, quoted."""
     columns = ", ".join(map(table.column, names))
     values = ", ".join(table.cast(name, f"u.c{n}") for n, name in enumerate(names, 1))
-    insert = f"INSERT INTO {table.name} AS t ({columns}) SELECT {values} FROM {_rows(len(names))} RETURNING {columns}"  # noqa: S608
-    return f"WITH t AS ({insert}) SELECT {table.as_known(names, of='t')} FROM t LIMIT 1"  # noqa: S608
+    insert = f"INSERT INTO {table.name} ({columns}) SELECT {values} FROM {_rows(len(names))}"  # noqa: S608
+    known = table.as_known(names, of="t")
+    beside = f"{claiming}, " if claiming else ""
+    return f"WITH {beside}written AS ({insert}) SELECT {known} FROM (SELECT (NULL::{table.name}).*) AS t"  # noqa: S608
 
 
-def _completion(table: Table, names: Sequence[str], key_field: str) -> str:
+def _completion(table: Table, names: Sequence[str], key_field: str, claiming: str | None) -> str:
     """Return the statement that updates; every identifier is the catalogue's, quoted."""
     key_column, key = table.column(key_field), f"u.c{len(names) + 1}"
     settings = ", ".join(f"{table.column(name)} = {table.cast(name, f'u.c{n}')}" for n, name in enumerate(names, 1))
     update = f"UPDATE {table.name} AS t SET {settings} FROM {_rows(len(names) + 1)}"  # noqa: S608
     known = table.as_known((*names, key_field), of="t")
-    return f"{update} WHERE t.{key_column} = {table.cast(key_field, key)} RETURNING {known}, {key}"
+    beside = f"WITH {claiming} " if claiming else ""
+    return f"{beside}{update} WHERE t.{key_column} = {table.cast(key_field, key)} RETURNING {known}, {key}"
 
 
 def _require_rows(table: Table, keys: Iterable[str | None], found: Container[str | None]) -> None:

@@ -80,6 +80,7 @@ class SpoolFile:
                 writer.execute("PRAGMA secure_delete = OFF")  # some builds write zeros over all that is forgotten
                 bring_up_to_date(writer, where=str(self._path))
                 reader = self._connect()
+                reader.execute("PRAGMA cache_size = -256")  # it reads each page once: a small cache stays in the CPU's
                 # A damaged text must not fail the whole batch: what is made of it is no JSON, and found out alone.
                 reader.text_factory = lambda text: text.decode(errors="replace")
             except BaseException:
@@ -92,13 +93,15 @@ class SpoolFile:
 
     async def close(self) -> None:
         """Write what was handed in and close the file, within a few seconds."""
-        loop, closing = asyncio.get_running_loop(), set()
         threads = (self._tidying, self._reading, self._thread)
-        for thread, connection in zip(threads, (self._tidier, self._reader, self._writer), strict=True):
-            if connection is not None:
-                closing.add(loop.run_in_executor(thread, connection.close))
+        connections = (self._tidier, self._reader, self._writer)
         self._tidier = self._reader = self._writer = None
-        if closing and (await asyncio.wait(closing, timeout=_CLOSE_S))[1]:
+        try:
+            async with asyncio.timeout(_CLOSE_S):
+                for thread, connection in zip(threads, connections, strict=True):  # the last one tidies up
+                    if connection is not None:
+                        await asyncio.get_running_loop().run_in_executor(thread, connection.close)
+        except TimeoutError:
             _log.error("The spool's file was not closed within %.0f s: %s", _CLOSE_S, self._path)
         for thread in threads:
             thread.shutdown(wait=False)

@@ -31,7 +31,7 @@ _log: Final = logging.getLogger(__name__)
 _ENTRY_BYTES: Final = 500  # what an entry takes on disk besides its contents: measured, rounded up
 _LOOK_AGAIN_S: Final = 1.0
 _MANY_PER_S: Final = 500
-_FORGET_AT_ONCE: Final = 250
+_FORGET_AT_ONCE: Final = 500
 _INSERT: Final = """
 INSERT INTO entries (key, sink, visit_id, created_at, expires_at, kind, payload, picture, size_bytes)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING

@@ -46,6 +46,16 @@ def read_next(
 
     One at least where any waits, then up to the bounds; only those that are not too old by now.
     """
+    connection.execute("BEGIN")  # one state of the file: a picture may be dropped for want of room meanwhile
+    try:
+        return _read(connection, sink, after, max_entries, max_bytes)
+    finally:
+        connection.execute("ROLLBACK")
+
+
+def _read(
+    connection: sqlite3.Connection, sink: Sink, after: int, max_entries: int, max_bytes: int
+) -> tuple[list[QueuedEntry], dict[int, str]]:
     found: list[QueuedEntry] = []
     unreadable: dict[int, str] = {}
     room_bytes = max_bytes

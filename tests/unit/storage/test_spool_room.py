@@ -1,3 +1,4 @@
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -108,3 +109,16 @@ async def test_the_ballast_takes_its_room_on_the_disk(spool: Spool, tmp_path: Pa
     ballast = tmp_path / "spool.db.ballast"
 
     assert ballast.stat().st_blocks * 512 >= ballast.stat().st_size > 1_000_000
+
+
+async def test_what_is_dropped_while_a_drainer_reads_does_not_trouble_it(spool: Spool) -> None:
+    async def accept() -> None:
+        for number in range(300):
+            await spool.accept([image(f"v{number}", key=f"k{number}", content=PICTURE)])
+
+    accepting = asyncio.ensure_future(accept())
+    while not accepting.done():
+        assert len(await keys(spool, Sink.REDIS)) <= QUOTA / len(PICTURE)
+    await accepting
+
+    assert (await spool.backlog()).lost["dropped_pictures"] > 200

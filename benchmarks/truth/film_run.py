@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -135,8 +136,10 @@ class FilmRun:
 
     async def save_visit(self, visit: SavedVisit) -> None:
         """Keep it up to date; what came with no entry stays unknown."""
-        if visit.visit.record_id in self._saved:
-            self._saved[visit.visit.record_id] = visit
+        before = self._saved.get(visit.visit.record_id)
+        if before is not None:  # a run that has ended stays so, wherever the vehicle is seen later
+            is_complete = before.is_complete or visit.is_complete
+            self._saved[visit.visit.record_id] = replace(visit, is_complete=is_complete)
 
     async def forget_visit(self, record_id: str) -> None:
         """It has ended."""

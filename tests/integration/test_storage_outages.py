@@ -37,7 +37,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(120)]
 _CAMERAS = 2
 _TARGET_FPS = 5
 _CALM_S = 6.0
-_REMAIN = re.compile(r"(\d+) (?:records?|pictures?|messages?|entries|entry)\b")
+_REMAIN = re.compile(r"(\d+) (?:entries )?for (?:PostgreSQL|Redis)\b")
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ busy event loop that takes longer than the row.
 import sqlite3
 import time
 from collections.abc import Iterator
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, get_args
 
 import orjson
 
 from detector_worker.core.exceptions import ServiceError
-from detector_worker.core.outbox import Sink, SpoolEntry, StoreImage
+from detector_worker.core.outbox import Delivery, Sink, SpoolEntry, StoreImage
 from detector_worker.storage.spool.codec import decode_delivery
 
 __all__ = ["QueuedEntry", "read_next"]
@@ -23,7 +23,12 @@ _NEXT: Final = f"""
 SELECT {_COLUMNS} FROM entries
 WHERE sink = ? AND dead_reason IS NULL AND seq > ? AND (expires_at IS NULL OR expires_at > ?) ORDER BY seq LIMIT ?
 """  # noqa: S608 - our own names
-_USUAL_BYTES: Final = f"SELECT sum(size_bytes) / sum(entries) FROM totals WHERE kind <> '{_PICTURE}' AND entries > 0"  # noqa: S608
+_USUAL_BYTES: Final = """
+SELECT sum(size_bytes) / sum(entries) FROM totals WHERE entries > 0 AND kind IN (SELECT value FROM json_each(?))
+"""
+_KINDS: Final = {
+    sink: orjson.dumps([kind.__name__ for kind in get_args(Delivery) if kind.sink is sink]).decode() for sink in Sink
+}
 _NEXT_AS_JSON: Final = f"""
 SELECT '[' || coalesce(group_concat(
   printf('[%d,%d,%!.17g,', seq, size_bytes, created_at)
@@ -59,9 +64,9 @@ def _read(
     found: list[QueuedEntry] = []
     unreadable: dict[int, str] = {}
     room_bytes = max_bytes
-    # Texts come all at once: not many more of them than fit.
-    usual_bytes = connection.execute(_USUAL_BYTES).fetchone()[0] or 1
-    at_most = max(1, min(max_entries, 4 * max_bytes // usual_bytes))
+    # All that is looked at comes as one text: not many more than fit.
+    usual_bytes = connection.execute(_USUAL_BYTES, (_KINDS[sink],)).fetchone()[0] or 1
+    at_most = max(1, min(max_entries, 2 * max_bytes // usual_bytes))
     rows = _rows(connection, (sink, after, time.time(), at_most))
     for seq, size_bytes, created_at, key, visit_id, kind, payload in rows:
         room_bytes -= size_bytes

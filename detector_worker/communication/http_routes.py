@@ -14,9 +14,9 @@ from detector_worker.communication.reports import StateReporter
 from detector_worker.core.exceptions import MessageProcessingError, ServiceError, StreamError
 from detector_worker.engine.engine import Engine
 
-__all__ = ["access_check", "http_router"]
+__all__ = ["NO_STORE", "access_check", "http_router", "told_as_status"]
 
-_NO_STORE: Final = {"Cache-Control": "no-store"}
+NO_STORE: Final = {"Cache-Control": "no-store"}
 
 
 def access_check(access: AccessPolicy) -> Callable[[Request], None]:
@@ -40,7 +40,7 @@ def http_router(*, engine: Engine, access: AccessPolicy, reporter: StateReporter
         if not access.knows(request):
             content = {"status": content["status"]}
         working = content["status"] in {"ok", "degraded"}
-        return JSONResponse(content, 200 if working else 503, headers=_NO_STORE)
+        return JSONResponse(content, 200 if working else 503, headers=NO_STORE)
 
     # A camera's id may hold slashes.
     @router.get(
@@ -50,9 +50,9 @@ def http_router(*, engine: Engine, access: AccessPolicy, reporter: StateReporter
         response_class=Response,
     )
     async def newest_image(camera_id: str, *, annotated: bool = False) -> Response:
-        with _told_as_status():
+        with told_as_status():
             jpeg = await engine.newest_jpeg(camera_id, annotated=annotated)
-        return Response(jpeg, media_type="image/jpeg", headers=_NO_STORE)
+        return Response(jpeg, media_type="image/jpeg", headers=NO_STORE)
 
     @router.post(
         "/camera/{camera_id:path}/reconnect",
@@ -61,18 +61,19 @@ def http_router(*, engine: Engine, access: AccessPolicy, reporter: StateReporter
         status_code=204,
     )
     async def reconnect(camera_id: str) -> None:
-        with _told_as_status():
+        with told_as_status():
             await engine.reconnect(camera_id)
 
     @router.get("/metrics", summary="Everything measured, for Prometheus", dependencies=for_clients)
     async def prometheus() -> Response:
-        return Response(metrics.text(), media_type=METRICS_TYPE, headers=_NO_STORE)
+        return Response(metrics.text(), media_type=METRICS_TYPE, headers=NO_STORE)
 
     return router
 
 
 @contextmanager
-def _told_as_status() -> Iterator[None]:
+def told_as_status() -> Iterator[None]:
+    """Tell an error of the block as what HTTP has for it: 404, or 503 where it may pass."""
     try:
         yield
     except MessageProcessingError as exc:

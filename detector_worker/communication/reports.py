@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 from detector_worker import __version__
 from detector_worker.communication.connections import ConnectionManager
@@ -33,18 +33,6 @@ from detector_worker.utils.monitoring import SystemMonitor
 __all__ = ["GROUP_SERVICE", "HealthStatus", "StateReporter", "image_detection", "stream_status"]
 
 HealthStatus = Literal["ok", "degraded", "starting", "failed"]
-_OF_QUEUES: Final = (
-    "ok",
-    "reason",
-    "records",
-    "images",
-    "messages",
-    "dead_letters",
-    "size_bytes",
-    "oldest_at",
-    "delivered",
-    "warnings",
-)
 GROUP_SERVICE = "group-"
 """How the names of those services begin that analyse cameras."""
 
@@ -129,7 +117,7 @@ class StateReporter:
             "status": self.health_status(),
             "version": __version__,
             "components": _plain(self._services.snapshot(), ("state", "detail", "pid")),
-            "queues": _plain(self._queues.snapshot(), _OF_QUEUES),
+            "queues": {name: asdict(queue) for name, queue in self._queues.snapshot().items()},
             "spool": asdict(self._queues.spool) if self._queues.spool is not None else None,
             "models": _plain(self._models.snapshot(), ("state", "detail", "memory_bytes")),
             "cameras": _plain(

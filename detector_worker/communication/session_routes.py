@@ -1,23 +1,20 @@
 """The HTTP side of sessions: what is known of one, and what made a camera's latest visit stable."""
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 from fastapi import APIRouter, Depends
 from fastapi.exceptions import HTTPException
 from fastapi.responses import JSONResponse
 
 from detector_worker.communication.access import AccessPolicy
-from detector_worker.communication.http_routes import access_check
+from detector_worker.communication.http_routes import NO_STORE, access_check, told_as_status
 from detector_worker.core.clock import rfc3339
-from detector_worker.core.exceptions import ServiceError
 from detector_worker.core.wire_messages import DetectionReport
 from detector_worker.storage.session_table import Session, SessionRecord
 from detector_worker.storage.sessions import Sessions
 
 __all__ = ["session_router"]
-
-_NO_STORE: Final = {"Cache-Control": "no-store"}
 
 
 def session_router(*, sessions: Sessions, access: AccessPolicy) -> APIRouter:
@@ -32,18 +29,16 @@ def session_router(*, sessions: Sessions, access: AccessPolicy) -> APIRouter:
             raise HTTPException(404, f"No visit of camera {camera_id} is known, or the latest one was long ago.")
         seen_at = rfc3339(found[0]["timestamp"])
         content = {"cameraId": camera_id, "timestamp": seen_at, "detections": _detections(found)}
-        return JSONResponse(content, headers=_NO_STORE)
+        return JSONResponse(content, headers=NO_STORE)
 
     @router.get("/sessions/{session_id:path}", summary="A session: its data, its records, and its latest result")
     async def session(session_id: str) -> JSONResponse:
-        try:
+        with told_as_status():
             found = await sessions.get(session_id)
-        except ServiceError as exc:
-            raise HTTPException(503, str(exc), {"Retry-After": "1"}) from exc
         if found is None:
             raise HTTPException(404, f"There is no session {session_id}, or no longer.")
         result: Any = await sessions.caches.pipeline_result(found.key)
-        return JSONResponse(_session(found, result), headers=_NO_STORE)
+        return JSONResponse(_session(found, result), headers=NO_STORE)
 
     return router
 

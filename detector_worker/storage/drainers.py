@@ -238,16 +238,18 @@ class _Drainer:
             await forgetting
 
     async def _bury(self, queued: QueuedEntry, error: Exception) -> None:
-        await self._spool.bury(queued.seq, str(error) or type(error).__name__, attempts=self._failures.pop(queued.seq))
+        await self._forgotten()  # which tells of a success: it came before
+        reason = _reason(error)
+        await self._spool.bury(queued.seq, reason, attempts=self._failures.pop(queued.seq))
         self._dead_lettered += 1
-        _log.warning("Entry %s can never be delivered to %s: %s", queued.entry.key, self._sink.sink, error)
-        self._tell_up(f"dead letter {queued.entry.key}: {error}")
+        _log.warning("Entry %s can never be delivered to %s: %s", queued.entry.key, self._sink.sink, reason)
+        self._tell_up(f"dead letter {queued.entry.key}: {reason}")
 
     async def _pause(self, error: Exception) -> bool:
         """Tell why nothing moves, and wait until the next attempt is due; False: there shall be none."""
         self._max_entries = max(1, self._max_entries // 2)  # what is too much for a slow server in its time
         delay_s = self._backoff.next_delay_s()
-        reason = str(error)
+        reason = _reason(error)
         if self._down != reason:
             foreseen = isinstance(error, TransientDatabaseError | TransientRedisError | ServiceError)
             text = "Delivery to %s stands still, next attempt in %.1f s: %s"
@@ -268,3 +270,7 @@ class _Drainer:
         is_up = self._down is None
         numbers = (self._delivered, self._dead_lettered)
         self._notify(SinkState(self._sink.sink, is_up, reason, *numbers, self._sink.warnings))
+
+
+def _reason(error: Exception) -> str:
+    return str(error) or type(error).__name__

@@ -73,18 +73,14 @@ def redis_error(exc: Exception, *, where: str) -> RedisError:
     """Translate an exception of redis-py, or of the network below it."""
     if isinstance(exc, RedisError):
         return exc
-    what = "Redis: no answer in time" if isinstance(exc, TimeoutError) else f"Redis: {_text(exc)}"
+    what = f"Redis: {_text(exc)}"
     permanent = isinstance(exc, _PERMANENT_REDIS) and not isinstance(exc, _TRANSIENT_REDIS)
     if permanent and not _TRANSIENT_REDIS_WORDS.search(str(exc)):
         return RedisError(what, where=where, mend="Check the key, the channel and what this user may do.")
     return TransientRedisError(what, where=where, mend="Check that the server runs, its memory and the credentials.")
 
 
-def _words(exc: Exception) -> str:
-    return "no answer in time" if isinstance(exc, TimeoutError) else str(exc) or type(exc).__name__
-
-
 def _text(exc: Exception) -> str:
     """One bounded line, with the server's detail where it gives one."""
-    text = " ".join(f"{_words(exc)} {getattr(exc, 'detail', None) or ''}".split())
-    return text[:_MAX_TEXT]
+    said = "no answer in time" if isinstance(exc, TimeoutError) else str(exc) or type(exc).__name__
+    return " ".join(f"{said} {getattr(exc, 'detail', None) or ''}".split())[:_MAX_TEXT]

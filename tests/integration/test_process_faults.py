@@ -169,3 +169,16 @@ async def test_a_group_that_hangs_does_not_keep_the_worker_from_stopping(folder:
 
     assert time.monotonic() - began_s <= 10
     assert code == 0
+
+
+async def test_a_signal_to_the_whole_process_group_ends_no_group_before_its_worker(folder: Path) -> None:
+    worker = await asyncio.to_thread(WorkerProcess, folder / "data")
+    with worker:
+        pid = (await asyncio.to_thread(health, worker))["components"]["group-1"]["pid"]
+        os.kill(pid, signal.SIGTERM)
+        await asyncio.sleep(1.0)
+        state = await asyncio.to_thread(health, worker)
+        code = await asyncio.to_thread(worker.stop)
+
+    assert state["components"]["group-1"]["pid"] == pid
+    assert code == 0

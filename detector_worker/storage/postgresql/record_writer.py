@@ -21,9 +21,7 @@ from detector_worker.storage.postgresql.catalogue import Table, Tables, as_text
 __all__ = ["prune_delivered", "write_records"]
 
 _Record = CreateRecord | UpdateRecord
-_CLAIM: Final = "INSERT INTO detector_worker.delivered (key) SELECT json_array_elements_text($1::json)"
-_CLAIM_SOME: Final = f"{_CLAIM} ON CONFLICT DO NOTHING RETURNING key"
-_CLAIMING: Final = "claimed AS (INSERT INTO detector_worker.delivered (key) SELECT json_array_elements_text(${}::json))"
+_CLAIM: Final = "INSERT INTO detector_worker.delivered (key) SELECT json_array_elements_text(${}::json)"
 _PRUNE: Final = """
 DELETE FROM detector_worker.delivered WHERE key IN (
   SELECT key FROM detector_worker.delivered WHERE delivered_at < now() - interval '7 days' LIMIT 20000)
@@ -42,8 +40,8 @@ async def write_records(
         fresh: Take for granted that none was written before, as is mostly so: one statement less. Where one was, it is
             a violation of our own key, to be tried again without.
     """
-    claim = _as_json([entry.key for entry in entries]) if fresh else None
-    claimed = None if fresh else await _claim(connection, entries)
+    keys = _as_json([entry.key for entry in entries])
+    claim, claimed = (keys, None) if fresh else (None, await _claim_some(connection, keys))
     writes = list[tuple[str, _Record]]()
     for entry in entries:
         if claimed is not None and entry.key not in claimed:
@@ -57,13 +55,14 @@ async def write_records(
         await _write_alike(connection, await tables.existing(group[0].table), group, claim)
         claim = None  # with the first statement
     if claim is not None:
-        await connection.execute(_CLAIM, claim)
+        await connection.execute(_CLAIM.format(1), claim)
 
 
-async def _claim(connection: PoolConnectionProxy, entries: Sequence[SpoolEntry]) -> Collection[str]:
-    """Claim the keys of entries, and return those that nobody has claimed before."""
+async def _claim_some(connection: PoolConnectionProxy, keys: str) -> Collection[str]:
+    """Claim keys, a JSON list, and return those that nobody has claimed before."""
     try:
-        return {row[0] for row in await connection.fetch(_CLAIM_SOME, _as_json([entry.key for entry in entries]))}
+        statement = f"{_CLAIM.format(1)} ON CONFLICT DO NOTHING RETURNING key"
+        return {row[0] for row in await connection.fetch(statement, keys)}
     except asyncpg.SyntaxOrAccessError as exc:  # our own table: no entry is to blame; a new pool looks after it
         raise TransientDatabaseError(
             f"The table detector_worker.delivered cannot be used: {exc}",
@@ -128,12 +127,13 @@ async def _write_alike(
     if isinstance(records[0], UpdateRecord):
         keys = [as_text(record.key_value) for record in records if isinstance(record, UpdateRecord)]
         values.append(_as_json(keys))
-    claiming = _CLAIMING.format(len(values) + 1) if claim is not None else None
-    if isinstance(records[0], CreateRecord):
-        statement = _insertion(table, names, claiming)
-    else:
-        statement = _completion(table, names, records[0].key_field, claiming)
-    written = await connection.fetch(statement, *values, *([] if claim is None else [claim]))
+    claimed = []
+    if claim is not None:
+        values.append(claim)
+        claimed.append(f"claimed AS ({_CLAIM.format(len(values))})")
+    key_field = records[0].key_field
+    statement = _completion(table, names, key_field, claimed) if keys else _insertion(table, names, claimed)
+    written = await connection.fetch(statement, *values)
     _require_rows(table, keys, {row[1] for row in written} if keys else ())
     if not all(row[0] for row in written):
         raise OutdatedTablesError(
@@ -141,24 +141,24 @@ async def _write_alike(
         )
 
 
-def _insertion(table: Table, names: Sequence[str], claiming: str | None) -> str:
-    """Return the statement that inserts; every identifier is the catalogue's, quoted."""
+def _insertion(table: Table, names: Sequence[str], beside: Sequence[str]) -> str:
+    """Return the statement that inserts, with what is done ``beside``; identifiers are the catalogue's, quoted."""
     columns = ", ".join(map(table.column, names))
     values = ", ".join(table.cast(name, f"u.c{n}") for n, name in enumerate(names, 1))
     insert = f"INSERT INTO {table.name} ({columns}) SELECT {values} FROM {_rows(len(names))}"  # noqa: S608
     known = table.as_known(names, of="t")
-    beside = f"{claiming}, " if claiming else ""
-    return f"WITH {beside}written AS ({insert}) SELECT {known} FROM (SELECT (NULL::{table.name}).*) AS t"  # noqa: S608
+    steps = ", ".join([*beside, f"written AS ({insert})"])
+    return f"WITH {steps} SELECT {known} FROM (SELECT (NULL::{table.name}).*) AS t"  # noqa: S608
 
 
-def _completion(table: Table, names: Sequence[str], key_field: str, claiming: str | None) -> str:
-    """Return the statement that updates; every identifier is the catalogue's, quoted."""
+def _completion(table: Table, names: Sequence[str], key_field: str, beside: Sequence[str]) -> str:
+    """Return the statement that updates, with what is done ``beside``; identifiers are the catalogue's, quoted."""
     key_column, key = table.column(key_field), f"u.c{len(names) + 1}"
     settings = ", ".join(f"{table.column(name)} = {table.cast(name, f'u.c{n}')}" for n, name in enumerate(names, 1))
     update = f"UPDATE {table.name} AS t SET {settings} FROM {_rows(len(names) + 1)}"  # noqa: S608
     known = table.as_known((*names, key_field), of="t")
-    beside = f"WITH {claiming} " if claiming else ""
-    return f"{beside}{update} WHERE t.{key_column} = {table.cast(key_field, key)} RETURNING {known}, {key}"
+    steps = f"WITH {', '.join(beside)} " if beside else ""
+    return f"{steps}{update} WHERE t.{key_column} = {table.cast(key_field, key)} RETURNING {known}, {key}"
 
 
 def _require_rows(table: Table, keys: Iterable[str | None], found: Container[str | None]) -> None:

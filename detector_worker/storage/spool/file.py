@@ -183,10 +183,10 @@ class SpoolFile:
                 with contextlib.suppress(sqlite3.Error):
                     connection.execute("ROLLBACK")
                 outcomes = [self._error(exc)] * len(group)
-            self.room.restore_ballast()
             with contextlib.suppress(RuntimeError):  # the loop is gone: nobody waits any more
                 loop.call_soon_threadsafe(_settle, group, outcomes)
                 self._note_logged(size_bytes + _COMMIT_BYTES)
+            self.room.restore_ballast()
 
     def _note_logged(self, size_bytes: int) -> None:
         """Have the log tidied up now and then; where that does not keep up, wait for it."""

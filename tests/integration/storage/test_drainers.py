@@ -1,4 +1,5 @@
 import asyncio
+import itertools
 import time
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
@@ -13,6 +14,7 @@ from support.spooling import StateLog, creation, image, publication, update
 from support.waiting import wait_until
 
 from detector_worker.core.clock import SystemClock
+from detector_worker.core.exceptions import DatabaseError
 from detector_worker.core.outbox import EnsureTables, Sink, SpoolEntry
 from detector_worker.storage.database_manager import DatabaseManager
 from detector_worker.storage.drainers import Drainers
@@ -274,21 +276,42 @@ async def test_a_message_older_than_its_age_is_dropped_and_counted(
     await subscriber.close()
 
 
-class StuckSink:
-    """A receiver that is never done: what a frozen server looks like."""
+class Receiver:
+    """What receivers of these tests have in common."""
 
-    sink = Sink.REDIS
+    sink = Sink.POSTGRESQL
     warnings: tuple[str, ...] = ()
 
     def __init__(self) -> None:
+        self.batches: list[list[str]] = []
+
+    @property
+    def taken(self) -> list[str]:
+        return [key for batch in self.batches for key in batch]
+
+    async def deliver(self, entries: Sequence[SpoolEntry]) -> Collection[str]:
+        self.batches.append([entry.key for entry in entries])
+        return ()
+
+    async def probe(self) -> None:
+        pass
+
+    def abort(self) -> None:
+        pass
+
+
+class StuckSink(Receiver):
+    """A receiver that is never done: what a frozen server looks like."""
+
+    sink = Sink.REDIS
+
+    def __init__(self) -> None:
+        super().__init__()
         self.aborted = asyncio.Event()
 
     async def deliver(self, entries: Sequence[SpoolEntry]) -> Collection[str]:
         await self.aborted.wait()
         return ()
-
-    async def probe(self) -> None:
-        pass
 
     def abort(self) -> None:
         self.aborted.set()
@@ -319,26 +342,13 @@ async def test_a_server_that_is_away_is_noticed_although_nothing_waits(spool: Sp
     assert not log.states[0].is_up
 
 
-class StumblingSink:
+class StumblingSink(Receiver):
     """A receiver that has a bug, and shows it with one entry."""
-
-    sink = Sink.POSTGRESQL
-    warnings: tuple[str, ...] = ()
-
-    def __init__(self) -> None:
-        self.taken: list[str] = []
 
     async def deliver(self, entries: Sequence[SpoolEntry]) -> Collection[str]:
         if any(entry.visit_id == "odd" for entry in entries):
             raise ZeroDivisionError
-        self.taken += [entry.key for entry in entries]
-        return ()
-
-    async def probe(self) -> None:
-        pass
-
-    def abort(self) -> None:
-        pass
+        return await super().deliver(entries)
 
 
 async def test_an_entry_that_nobody_foresaw_does_not_hold_up_the_others_for_ever(spool: Spool) -> None:
@@ -352,25 +362,16 @@ async def test_an_entry_that_nobody_foresaw_does_not_hold_up_the_others_for_ever
     assert (await spool.backlog()).sinks[Sink.POSTGRESQL].dead_letters == 1
 
 
-class SlowSink:
-    """A receiver that takes half a second for each batch."""
+class SlowSink(Receiver):
+    """A receiver that takes its time for each batch."""
 
-    sink = Sink.POSTGRESQL
-    warnings: tuple[str, ...] = ()
-
-    def __init__(self) -> None:
-        self.taken: list[str] = []
+    def __init__(self, batch_s: float) -> None:
+        super().__init__()
+        self._batch_s = batch_s
 
     async def deliver(self, entries: Sequence[SpoolEntry]) -> Collection[str]:
-        await asyncio.sleep(0.5)
-        self.taken += [entry.key for entry in entries]
-        return ()
-
-    async def probe(self) -> None:
-        pass
-
-    def abort(self) -> None:
-        pass
+        await asyncio.sleep(self._batch_s)
+        return await super().deliver(entries)
 
 
 async def test_a_dead_letter_made_alive_again_does_not_wait_for_the_whole_backlog(spool: Spool, tmp_path: Path) -> None:
@@ -378,7 +379,7 @@ async def test_a_dead_letter_made_alive_again_does_not_wait_for_the_whole_backlo
     (queued,) = await spool.oldest(Sink.POSTGRESQL, max_entries=1, max_bytes=1)
     await spool.bury(queued.seq, "no such table", attempts=1)
     await spool.accept([creation(str(number)) for number in range(14_000)])
-    sink = SlowSink()
+    sink = SlowSink(0.5)
     drainers = Drainers(spool, [sink], notify=StateLog())
     drainers.start()
     await wait_until(lambda: sink.taken)
@@ -389,6 +390,85 @@ async def test_a_dead_letter_made_alive_again_does_not_wait_for_the_whole_backlo
 
     assert len(sink.taken) < 13_000  # there is a backlog still
     await drainers.stop(0.0)
+
+
+REST_S = 2.1
+"""So long after the last acceptance nobody is taken for waiting."""
+
+
+async def accept_steadily(spool: Spool, per_s: float, *, text: str = "") -> None:
+    """Accept so many entries a second, until cancelled."""
+    began_s = time.monotonic()
+    for number in itertools.count():
+        await spool.accept([creation(f"steady-{number}", text=text)])
+        await asyncio.sleep(max(0.0, began_s + number / per_s - time.monotonic()))
+
+
+async def test_a_backlog_gives_way_to_those_who_accept(spool: Spool) -> None:
+    await spool.accept([creation(str(number)) for number in range(6_000)])
+    await asyncio.sleep(REST_S)
+    sink, accepting = Receiver(), asyncio.ensure_future(accept_steadily(spool, 50))
+    await asyncio.sleep(0.2)
+    drainers = Drainers(spool, [sink], notify=StateLog())
+    drainers.start()
+    await wait_until(lambda: len(sink.batches) > 3)
+    accepting.cancel()
+    await drainers.stop(GRACE_S)
+
+    assert max(map(len, sink.batches[:3])) <= 100
+
+
+async def test_a_backlog_goes_out_in_large_portions_where_nobody_waits(spool: Spool) -> None:
+    await spool.accept([creation(str(number)) for number in range(3_000)])
+    await asyncio.sleep(REST_S)
+
+    sink = Receiver()
+    await drain(spool, sink)
+
+    assert max(map(len, sink.batches)) > 1_000
+
+
+async def test_giving_way_adds_nothing_to_the_time_of_a_slow_server(spool: Spool) -> None:
+    accepting = asyncio.ensure_future(accept_steadily(spool, 40))
+    sink = SlowSink(0.1)
+    drainers = Drainers(spool, [sink], notify=StateLog())
+    drainers.start()
+    await asyncio.sleep(2.0)
+    accepting.cancel()
+    await drainers.stop(GRACE_S)
+
+    assert len(sink.batches) > 10  # with three times the pause it would be 5
+
+
+async def test_giving_way_ends_where_the_backlog_would_grow(spool: Spool) -> None:
+    accepting = asyncio.ensure_future(accept_steadily(spool, 60, text="x" * 300_000))
+    sink = SlowSink(0.025)  # quick, but with its pauses it would take 30 a second
+    drainers = Drainers(spool, [sink], notify=StateLog())
+    drainers.start()
+    await asyncio.sleep(4.0)
+    left = await waiting(spool, Sink.POSTGRESQL)
+    accepting.cancel()
+    await drainers.stop(GRACE_S)
+
+    assert left < 60
+
+
+class RefusingSink(Receiver):
+    """A receiver that refuses one entry at once."""
+
+    async def deliver(self, entries: Sequence[SpoolEntry]) -> Collection[str]:
+        if any(entry.visit_id == "odd" for entry in entries):
+            raise DatabaseError("No such table", where="PostgreSQL", mend="Make it.")
+        return await super().deliver(entries)
+
+
+async def test_the_last_that_is_told_of_a_batch_is_what_came_last(spool: Spool) -> None:
+    await spool.accept([creation("good"), creation("odd")])
+
+    log = await drain(spool, RefusingSink())
+
+    assert "dead letter" in (log.states[-1].reason or "")
+    assert log.states[-1].delivered == 1
 
 
 async def test_a_stop_delivers_what_is_there(

@@ -11,18 +11,24 @@ from detector_worker.storage.embedded.embedded_servers import EmbeddedServers
 from detector_worker.storage.folder_lock import FolderLock
 
 
-async def test_a_stop_with_a_failing_spool_still_releases_everything(
-    tmp_path: Path, servers: EmbeddedServers, database_config: DatabaseConfig
-) -> None:
-    storage = DurableStorage(
-        tmp_path,
-        database=database_config,
+def new_storage(
+    folder: Path, servers: EmbeddedServers, database: DatabaseConfig, *, auto_migrate: bool | None
+) -> DurableStorage:
+    return DurableStorage(
+        folder,
+        database=database,
         redis_url=f"unix://{servers.redis_socket}",
-        auto_migrate=True,
+        auto_migrate=auto_migrate,
         drain_s=1.0,
         notify_server=lambda *_: None,
         notify_sink=StateLog(),
     )
+
+
+async def test_a_stop_with_a_failing_spool_still_releases_everything(
+    tmp_path: Path, servers: EmbeddedServers, database_config: DatabaseConfig
+) -> None:
+    storage = new_storage(tmp_path, servers, database_config, auto_migrate=True)
     await storage.start()
     await storage.spool.accept([creation("a")])
     await storage.spool.stop()
@@ -38,15 +44,7 @@ async def test_a_stop_with_a_failing_spool_still_releases_everything(
 async def test_a_foreign_database_gets_an_archives_tables_only_where_that_is_set(
     auto_migrate: bool | None, adds: bool, tmp_path: Path, servers: EmbeddedServers, database_config: DatabaseConfig
 ) -> None:
-    storage = DurableStorage(
-        tmp_path,
-        database=database_config,
-        redis_url=f"unix://{servers.redis_socket}",
-        auto_migrate=auto_migrate,
-        drain_s=1.0,
-        notify_server=lambda *_: None,
-        notify_sink=StateLog(),
-    )
+    storage = new_storage(tmp_path, servers, database_config, auto_migrate=auto_migrate)
     await storage.start()
     tables = EnsureTables({"trucks": {"record_id": "uuid"}})
     await storage.spool.accept([SpoolEntry("tables:1", "tables:1", 0.0, tables)])

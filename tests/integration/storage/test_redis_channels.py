@@ -2,14 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack, asynccontextmanager, suppress
 
 import psutil
 import pytest
 from support.freezing import frozen
 from support.redis_fronts import front
-from support.redis_servers import hearing, private_redis, url_of
+from support.redis_servers import hearing, url_of
 from support.spooling import image, publication
 from support.waiting import wait_until
 
@@ -21,12 +21,6 @@ from detector_worker.storage.redis_client import RedisClient, RedisPublisher, Re
 from detector_worker.storage.sinks import RedisSink
 
 PING_AFTER_S = REPLY_S = 0.4
-
-
-@pytest.fixture(scope="module")
-def private() -> Iterator[EmbeddedServers]:
-    with private_redis() as running:
-        yield running
 
 
 @pytest.fixture
@@ -73,6 +67,16 @@ async def test_one_that_was_heard_before_does_not_count_as_too_late(client: Redi
     assert not await sink.deliver([entry])
     await asyncio.sleep(0.4)
     assert not await sink.deliver([entry])
+
+
+async def test_a_message_that_was_told_is_remembered_for_longer_than_a_run_may_be_made_again(
+    client: RedisClient,
+) -> None:
+    entry = publication("r", channel="c", message="m", max_age_s=1)
+    await RedisSink(client, clock=SystemClock()).deliver([entry])
+
+    (lives_s,) = await client.pipeline([("TTL", f"detector_worker:delivered:{entry.key}")])
+    assert lives_s > 3600
 
 
 async def test_its_age_is_measured_by_the_server_s_clock(client: RedisClient) -> None:

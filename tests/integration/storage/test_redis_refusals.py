@@ -1,11 +1,11 @@
 """What a server refuses: for now, or for ever."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 from support.folders import open_folder
-from support.redis_servers import private_redis, url_of
+from support.redis_servers import url_of
 from support.spooling import image, publication
 from support.waiting import wait_until
 
@@ -20,19 +20,6 @@ from detector_worker.storage.sinks import RedisSink
 Case = tuple[Command, Command]
 """What causes the trouble, and what ends it."""
 IMAGE, MESSAGE = image("r", key="k", content=bytes(1000)), publication("r", channel="c", message="m", max_age_s=3600)
-
-
-@pytest.fixture(scope="module")
-def private() -> Iterator[EmbeddedServers]:
-    with private_redis() as running:
-        yield running
-
-
-@pytest.fixture
-async def admin(private: EmbeddedServers) -> AsyncIterator[RedisClient]:
-    async with RedisClient(url_of(private)) as client:
-        yield client
-        await client.pipeline([("FLUSHALL",)])
 
 
 @pytest.fixture

@@ -1,11 +1,10 @@
 """Who Redis is, who we are, and what we may do there."""
 
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 from support.redis_fronts import front
-from support.redis_servers import hearing, private_redis, url_of
+from support.redis_servers import hearing
 from support.redis_tls import Authority
 from support.spooling import image, publication
 
@@ -26,19 +25,6 @@ READERS = ["+ping", "+get", "+del", "+scan", "+subscribe"]
 @pytest.fixture
 def authority(tmp_path: Path) -> Authority:
     return Authority(tmp_path)
-
-
-@pytest.fixture(scope="module")
-def private() -> Iterator[EmbeddedServers]:
-    with private_redis() as running:
-        yield running
-
-
-@pytest.fixture
-async def admin(private: EmbeddedServers) -> AsyncIterator[RedisClient]:
-    async with RedisClient(url_of(private)) as client:
-        yield client
-        await client.pipeline([("FLUSHALL",), ("ACL", "DELUSER", "dw")])
 
 
 async def test_a_server_is_believed_by_its_authority_and_name(servers: EmbeddedServers, authority: Authority) -> None:

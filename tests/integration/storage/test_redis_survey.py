@@ -1,11 +1,11 @@
 """What a server's settings may lose is told."""
 
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import psutil
 import pytest
-from support.redis_servers import private_redis, url_of
+from support.redis_servers import url_of
 from support.spooling import image
 from support.waiting import wait_until
 
@@ -17,12 +17,6 @@ from detector_worker.storage.redis_client import RedisClient
 from detector_worker.storage.sinks import RedisSink
 
 SAFE = {"appendonly": "yes", "save": "", "maxmemory": "0", "maxmemory-policy": "noeviction"}
-
-
-@pytest.fixture(scope="module")
-def private() -> Iterator[EmbeddedServers]:
-    with private_redis() as running:
-        yield running
 
 
 @pytest.fixture

@@ -142,9 +142,11 @@ def test_a_visit_that_no_frame_has_shown_since_the_restart_is_told_to_have_ended
 def test_a_visit_whose_pipeline_was_interrupted_begins_once_more_under_its_number() -> None:
     (saved,) = saved_before(4.0, PARKED)
     lane = restarted([replace(saved, is_complete=False)])
+    assert lane.tracker.interrupted_visits() == {"record-1"}
     lane.play(11, 5, lambda s: [box(202)])
 
     (again,) = lane.started
+    assert lane.tracker.interrupted_visits() == set()
     assert (again.record_id, again.captured_at) == (saved.visit.record_id, saved.visit.captured_at)
     assert again.bounding_box.x1 == 202  # where it is in the frame that the pipeline is given
     assert again.shots

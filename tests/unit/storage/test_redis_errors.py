@@ -4,7 +4,7 @@ import pytest
 from hiredis import Reader
 from redis._parsers.base import BaseParser
 
-from detector_worker.storage.faults import TransientRedisError, redis_error
+from detector_worker.storage.faults import TransientDatabaseError, TransientRedisError, postgresql_error, redis_error
 
 IN_SCRIPT = "ERR Error running script (call to f_c0ffee): @user_script:5: @user_script: 5: "
 
@@ -54,3 +54,15 @@ def test_what_says_something_about_the_server_may_pass(reply: str) -> None:
 )
 def test_what_says_something_about_the_command_never_will(reply: str) -> None:
     assert not isinstance(redis_error(told(reply), where="here"), TransientRedisError)
+
+
+@pytest.mark.parametrize(
+    ("error", "text"), [(TimeoutError(), "no answer in time"), (ConnectionResetError(), "ConnectionResetError")]
+)
+def test_an_error_without_words_of_its_own_is_told_by_what_it_is(error: Exception, text: str) -> None:
+    of_redis, of_postgresql = redis_error(error, where="r"), postgresql_error(error, where="p")
+
+    assert isinstance(of_redis, TransientRedisError)
+    assert isinstance(of_postgresql, TransientDatabaseError)
+    assert of_redis.what == f"Redis: {text}"
+    assert of_postgresql.what == f"PostgreSQL: {text}"

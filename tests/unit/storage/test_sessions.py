@@ -209,6 +209,18 @@ async def test_a_patch_reaches_every_row_after_it_was_made_and_never_its_key(ses
     assert await data_of(sessions) == {"brand": "Audi", "record_id": "only"}
 
 
+async def test_a_patch_from_before_the_row_was_made_reaches_it_then(sessions: Sessions, spool: Spool) -> None:
+    await sessions.accept([], session=entry("a", table=None))
+    await sessions.patch("s", {"brand": "VW"})
+    assert await patches(spool) == []
+
+    await sessions.accept([creation("a")], session=entry("a"))
+    await sessions.accept([creation("b")], session=entry("b"))  # came later: what was said before was not of it
+
+    (late,) = await patches(spool)
+    assert (late.visit_id, late.delivery) == ("a", PatchRecord("cars", "record_id", "a", {"brand": "VW"}))
+
+
 async def test_patches_at_once_lose_nothing(sessions: Sessions, spool: Spool, clock: HandClock) -> None:
     await sessions.set_display("desk", "s")
     others = [sessions.accept([], session=entry(str(number))) for number in range(10)]

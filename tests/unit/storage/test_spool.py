@@ -206,6 +206,34 @@ async def test_a_value_that_sqlite_does_not_know_is_an_error_for_its_writer_alon
     assert [type(result) for result in results] == [ServiceError, type(None)]
 
 
+async def test_a_lock_of_another_process_is_waited_for_once_and_not_by_each_writer(
+    spool: Spool, tmp_path: Path
+) -> None:
+    await spool.file.write(lambda connection: connection.execute("PRAGMA busy_timeout = 200"))
+    other = sqlite3.connect(tmp_path / "spool.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    began_s = time.monotonic()
+
+    results = await asyncio.gather(*(spool.accept([creation(str(n))]) for n in range(40)), return_exceptions=True)
+
+    assert time.monotonic() - began_s < 3  # each by itself: 8 s
+    assert {type(result) for result in results} == {ServiceError}
+    other.execute("ROLLBACK")
+    other.close()
+    await spool.accept([creation("after")])
+    assert [entry.key for entry in await waiting(spool)] == ["after:create"]
+
+
+async def test_pictures_and_plates_are_for_the_workers_account_alone(tmp_path: Path) -> None:
+    (tmp_path / "spool.db").touch(mode=0o644)  # as earlier versions made it
+    spool = await reopened(tmp_path / "spool.db")
+    await spool.accept([creation("a")])
+
+    modes = {path.name: path.stat().st_mode & 0o077 for path in (tmp_path / "spool.db", tmp_path / "spool.db-wal")}
+    assert modes == {"spool.db": 0, "spool.db-wal": 0}
+    await spool.stop()
+
+
 async def test_a_quota_below_what_waits_keeps_nobody_from_taking_things_out(tmp_path: Path) -> None:
     spool = await reopened(tmp_path / "spool.db")
     await spool.accept([publication(str(n), channel="c", message="m" * 1000, max_age_s=0) for n in range(50)])

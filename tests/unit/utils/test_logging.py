@@ -78,3 +78,9 @@ def test_refused_sockets_do_not_fill_the_log(tmp_path: Path) -> None:
     logging.getLogger("uvicorn.error").error("something else")
 
     assert len(lines(tmp_path)) == 1
+
+
+def test_the_file_is_for_the_workers_account_alone(tmp_path: Path) -> None:
+    setup_logging("INFO", folder=tmp_path)
+
+    assert (tmp_path / "detector_worker.log").stat().st_mode & 0o077 == 0

@@ -45,7 +45,7 @@ def folder() -> Iterator[Path]:
         yield folder
 
 
-@pytest.mark.parametrize("kills", [20, pytest.param(200, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("kills", [20, pytest.param(200, marks=[pytest.mark.soak, pytest.mark.timeout(3600)])])
 async def test_kill_9_of_main_loses_and_doubles_nothing(folder: Path, kills: int) -> None:
     """Two workers at a time, since each takes most of its short life to start."""
     write_busy_clip(folder / "clip.mp4")
